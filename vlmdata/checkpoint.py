@@ -1,0 +1,267 @@
+"""A checkpoint is a name: what a step read and how it was set decide where its result lies.
+
+A step's key is the hash of the columns it reads, its settings and its
+revision. Under the key lie manifests, numbered generations that are put last
+and never overwritten; a manifest names content-addressed tables and holds the
+accounts. A shard without a manifest was interrupted and is done again. A
+manifest with open failures may be followed by another generation that does
+just those.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from hashlib import sha256
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field
+
+from vlmdata import layout
+from vlmdata.errors import BrokenInvariant
+from vlmdata.layout import REVISION, Step
+from vlmdata.store import Store, open_store
+
+_UNHASHED = {"image"}
+"""Columns that are named by another one (an image by its sha256)."""
+
+
+class Counts(BaseModel):
+    """in = kept + rejected + held + failed."""
+
+    model_config = ConfigDict(populate_by_name=True, frozen=True)
+
+    came: int = Field(0, alias="in")
+    kept: int = 0
+    rejected: int = 0
+    held: int = 0
+    failed: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        mine, theirs = self.model_dump(), other.model_dump()
+        return Counts(**{name: mine[name] + theirs[name] for name in mine})
+
+    @classmethod
+    def of(cls, kept: int, outcomes: pa.ChunkedArray, came: int) -> Counts:
+        """From the rows that stay and the outcome column of those that do not."""
+        tally = Counter(outcomes.to_pylist())
+        return cls(came=came, kept=kept, rejected=tally["rejected"], held=tally["held"], failed=tally["failed"])
+
+    def check(self, what: str) -> None:
+        """Raise BrokenInvariant unless every one is accounted for."""
+        out = self.kept + self.rejected + self.held + self.failed
+        if out != self.came:
+            raise BrokenInvariant(f"{what}: {self.came} came in, {out} are accounted for: {self.model_dump()}")
+
+
+class TableRef(BaseModel):
+    """A table in the store: its path, size and a digest of each column."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    rows: int
+    bytes: int
+    columns: dict[str, str]
+
+    def digest(self, columns: Sequence[str]) -> str:
+        """One digest of the named columns, in that order."""
+        return _hash(json.dumps([[name, self.columns[name]] for name in columns]).encode())
+
+
+class Manifest(BaseModel):
+    """One generation of one step of one shard."""
+
+    model_config = ConfigDict(frozen=True)
+
+    step: str
+    shard: str
+    key: str
+    revision: int
+    generation: int = 0
+    tables: dict[str, TableRef] = {}
+    samples: Counts = Counts()
+    captions: Counts = Counts()
+    reasons: dict[str, int] = {}
+    caption_reasons: dict[str, int] = {}
+    open: int = 0
+    facts: dict[str, Any] = {}
+
+
+@dataclass
+class Result:
+    """What a step made of a shard, before it has a name."""
+
+    tables: dict[str, pa.Table]
+    samples: Counts = Counts()
+    captions: Counts = Counts()
+    open: int = 0
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard's checkpoints so far: the reference that tasks hand on, never data."""
+
+    name: str
+    rows: int
+    manifests: Mapping[str, str] = field(default_factory=dict)
+
+    def at(self, step: Step, manifest: str) -> Shard:
+        """The same shard with one more checkpoint."""
+        return replace(self, manifests={**self.manifests, step.value: manifest})
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset in a store: two strings, so that it can go anywhere."""
+
+    store_url: str
+    name: str
+
+    @cached_property
+    def store(self) -> Store:
+        """The open store."""
+        return open_store(self.store_url)
+
+    def __reduce__(self) -> tuple[type[Dataset], tuple[str, str]]:
+        return Dataset, (self.store_url, self.name)
+
+    def manifest(self, shard: Shard, step: Step) -> Manifest:
+        """The shard's checkpoint at a step."""
+        return _read_manifest(self.store, shard.manifests[step.value])
+
+    def manifest_at(self, path: str) -> Manifest:
+        """The manifest at a path."""
+        return _read_manifest(self.store, path)
+
+    def table(self, ref: TableRef, columns: Sequence[str] | None = None) -> pa.Table:
+        """A table, or some columns of it, whole in memory."""
+        data = pa.BufferReader(self.store.get(ref.path))
+        return pq.read_table(data, columns=None if columns is None else list(columns))
+
+    def read(self, shard: Shard, step: Step, table: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """One table of a shard's checkpoint."""
+        return self.table(self.manifest(shard, step).tables[table], columns)
+
+    def digest(self, shard: Shard, step: Step, table: str, columns: Sequence[str]) -> str:
+        """What a later step's key says of columns that it reads."""
+        return self.manifest(shard, step).tables[table].digest(columns)
+
+    def latest(self, step: Step, key: str) -> str | None:
+        """Path of the newest generation under a key, if there is one."""
+        found = self.store.list(layout.manifest_prefix(self.name, step, key))
+        return found[-1] if found else None
+
+
+def _read_manifest(store: Store, path: str) -> Manifest:
+    return _manifest_text(store.url, path)
+
+
+@lru_cache(maxsize=4096)
+def _manifest_text(url: str, path: str) -> Manifest:
+    """Manifests never change, so each is fetched once a process."""
+    return Manifest.model_validate_json(open_store(url).get(path))
+
+
+def step_key(step: Step, reads: Sequence[str], settings: Any) -> str:
+    """The name under which a step's result lies: 32 hex digits."""
+    parts = {"step": step.value, "revision": REVISION[step], "reads": list(reads), "settings": settings}
+    return _hash(json.dumps(parts, sort_keys=True).encode())
+
+
+Work = Callable[[Manifest | None], Result]
+"""Does a step. Given the last generation if that left failures open."""
+
+
+def run_once(
+    dataset: Dataset, shard: Shard, step: Step, reads: Sequence[str], settings: Any, work: Work
+) -> Shard:
+    """The shard with `step` done: from the store if it is there, else by `work`.
+
+    Raises:
+        BrokenInvariant: a sample or a caption is not accounted for; nothing is published.
+    """
+    key = step_key(step, reads, settings)
+    done = dataset.latest(step, key)
+    before = dataset.manifest_at(done) if done else None
+    if done and before and not before.open:
+        return shard.at(step, done)
+    return shard.at(step, publish(dataset, shard.name, step, key, work(before), before))
+
+
+def publish(
+    dataset: Dataset, shard: str, step: Step, key: str, result: Result, before: Manifest | None = None
+) -> str:
+    """Write the tables, then the manifest that makes them count; returns its path.
+
+    If another run published this generation first, that one stands.
+    """
+    result.samples.check(f"{step} shard {shard}, samples")
+    result.captions.check(f"{step} shard {shard}, captions")
+    manifest = Manifest(
+        step=step.value,
+        shard=shard,
+        key=key,
+        revision=REVISION[step],
+        generation=before.generation + 1 if before else 0,
+        tables={name: put_table(dataset, step, table) for name, table in result.tables.items()},
+        samples=result.samples,
+        captions=result.captions,
+        reasons=_tally(result.tables.get("rejects")),
+        caption_reasons=_tally(result.tables.get("caption_rejects")),
+        open=result.open,
+        facts=result.facts,
+    )
+    path = layout.manifest_path(dataset.name, step, key, manifest.generation)
+    dataset.store.create(path, manifest.model_dump_json(by_alias=True, indent=1).encode())
+    return path
+
+
+def _tally(rejects: pa.Table | None) -> dict[str, int]:
+    if rejects is None:
+        return {}
+    return dict(sorted(Counter(rejects["code"].to_pylist()).items()))
+
+
+def put_table(dataset: Dataset, step: Step, table: pa.Table) -> TableRef:
+    """Write a table under the hash of its bytes."""
+    data = encode_parquet(table)
+    path = layout.data_path(dataset.name, step, _hash(data))
+    dataset.store.put(path, data)
+    columns = {name: _column_digest(table, name) for name in table.column_names if name not in _UNHASHED}
+    return TableRef(path=path, rows=table.num_rows, bytes=len(data), columns=columns)
+
+
+def encode_parquet(table: pa.Table) -> pa.Buffer:
+    """Parquet bytes: zstd, except pictures, which are compressed already."""
+    pictures = _UNHASHED.intersection(table.column_names)
+    compression: Any = {n: "NONE" if n in pictures else "ZSTD" for n in table.column_names} if pictures else "ZSTD"
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table,
+        sink,
+        compression=compression,
+        use_dictionary=[name for name in table.column_names if pa.types.is_string(table.schema.field(name).type)],
+        write_statistics=[name for name in table.column_names if name not in _UNHASHED],
+    )
+    return sink.getvalue()
+
+
+def _column_digest(table: pa.Table, name: str) -> str:
+    """Of values alone: IPC drops empty null maps and rebases slices."""
+    column = table.column(name).combine_chunks()
+    if isinstance(column, pa.ChunkedArray):
+        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    batch = pa.record_batch([column], schema=pa.schema([pa.field("c", column.type)]))
+    return _hash(batch.serialize())
+
+
+def _hash(data: Any) -> str:
+    return sha256(data).hexdigest()[:32]
+

@@ -1,0 +1,56 @@
+"""Every error this library raises on purpose, as one tree.
+
+    VlmdataError                  1   anything else
+    ├── UserError                 2   a config, argument or input that cannot be used
+    │   ├── ConfigError               a key, a value, a model name, a missing secret
+    │   ├── SourceError               pictures or captions that cannot be read as asked
+    │   └── StoreError                the object store refuses, or is not there
+    ├── GateFailed                3   a quality gate said no
+    ├── BuildIncomplete           4   done in part: a rerun does what is left
+    └── BrokenInvariant           1   the accounts do not add up: a defect of ours
+
+The number is the exit code of the command line. A message is one line that
+names the thing, its value, what was expected and what to change.
+"""
+
+from __future__ import annotations
+
+
+class VlmdataError(Exception):
+    """The root; caught at the front door, never inside."""
+
+    exit_code = 1
+
+
+class UserError(VlmdataError):
+    """Something the person who started the run can put right."""
+
+    exit_code = 2
+
+
+class ConfigError(UserError):
+    """A config key or value, a command argument, or an environment variable."""
+
+
+class SourceError(UserError):
+    """A source of pictures or captions that cannot be used."""
+
+
+class StoreError(UserError):
+    """An object store that is missing, refuses the credentials or the write."""
+
+
+class GateFailed(VlmdataError):
+    """A health rule of a stage did not hold; nothing after that stage was made."""
+
+    exit_code = 3
+
+
+class BuildIncomplete(VlmdataError):
+    """Shards were lost, or samples failed in a way that a rerun may mend."""
+
+    exit_code = 4
+
+
+class BrokenInvariant(VlmdataError):
+    """Samples went missing between two stages; the manifest is not written."""

@@ -1,0 +1,1 @@
+"""`04_final`: files that a trainer reads."""

@@ -1,0 +1,1 @@
+"""`01_filtered`: rules and de-duplication, decided over measured columns."""

@@ -1,0 +1,88 @@
+"""The decoder process: strangers' bytes meet Pillow here and nowhere else first.
+
+Run by path, isolated from the caller's modules:
+`python -I decode_worker.py FD MAX_PIXELS MEMORY_MB`. Each line on standard
+input is a JSON list of [offset, size] into the open file FD; each answer is a
+JSON line, followed by the picture's grey tile if it decoded whole.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import resource
+import sys
+import warnings
+from typing import Any
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+from pixels import ORIENTATION, tile, upright_rgb  # type: ignore[import-not-found]  # noqa: E402
+from PIL import Image, UnidentifiedImageError  # noqa: E402
+
+_SEQUENCES = {"GIF", "WEBP", "PNG", "TIFF", "MPO", "AVIF"}
+
+
+def measure(data: bytes, max_pixels: int) -> tuple[dict[str, Any], bytes]:
+    """Facts of one picture, and its tile; `error` is a reason code if it does not decode whole."""
+    facts: dict[str, Any] = {}
+    try:
+        if not data:
+            return {"error": "empty_file"}, b""
+        with Image.open(io.BytesIO(data)) as image:
+            return _measure_open(image, facts, max_pixels)
+    except UnidentifiedImageError:
+        return {"error": _unidentified(data)}, b""
+    except MemoryError:
+        return {**facts, "error": "out_of_memory"}, b""
+    # Pillow's plugins raise anything at all on hostile bytes; here each becomes a reason.
+    except Exception as error:
+        code = "truncated" if "truncated" in str(error).lower() else "corrupt"
+        return {**facts, "error": code, "detail": f"{type(error).__name__}: {error}"[:300]}, b""
+
+
+def _measure_open(image: Image.Image, facts: dict[str, Any], max_pixels: int) -> tuple[dict[str, Any], bytes]:
+    width, height = image.size
+    facts.update(format=image.format, mode=image.mode, width=width, height=height)
+    if width * height > max_pixels:
+        return {**facts, "error": "too_many_pixels"}, b""
+    image.load()
+    orientation = image.getexif().get(ORIENTATION, 1)
+    facts["orientation"] = orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
+    grey = tile(upright_rgb(image))
+    if facts["orientation"] >= 5:
+        facts.update(width=height, height=width)
+    facts["frames"] = getattr(image, "n_frames", 1) if image.format in _SEQUENCES else 1
+    return facts, grey
+
+
+def _unidentified(data: bytes) -> str:
+    """Pictures of a kind that Pillow does not read, told apart from what is no picture."""
+    head = data[:512].lstrip()
+    known = head[:4] == b"<svg" or (head[:5] == b"<?xml" and b"<svg" in data[:4096])
+    known = known or data[4:12] in {b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypavif", b"ftypcrx "}
+    known = known or data[:4] in {b"8BPS", b"\x00\x00\x00\x0c"} or data[:2] == b"\xff\x0a"
+    if known:
+        return "unsupported_format"
+    cut = data[:3] == b"\xff\xd8\xff" or data[:8] == b"\x89PNG\r\n\x1a\n" or data[:4] in {b"GIF8", b"RIFF"}
+    return "truncated" if cut else "not_an_image"
+
+
+def main() -> None:
+    """Answer until standard input ends."""
+    file, max_pixels, memory_mb = (int(argument) for argument in sys.argv[1:4])
+    resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    Image.MAX_IMAGE_PIXELS = None  # the bound is ours, and checked before decoding
+    warnings.simplefilter("ignore")
+    out = sys.stdout.buffer
+    for line in sys.stdin.buffer:
+        for offset, size in json.loads(line):
+            facts, grey = measure(os.pread(file, size, offset), max_pixels)
+            out.write(json.dumps({**facts, "tile": len(grey)}).encode() + b"\n" + grey)
+            out.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""Decode pictures in processes that can be killed: a time and a memory limit for each.
+
+A picture that hangs or kills its decoder costs itself only. The bytes go
+through an unlinked temporary file, so that nothing blocks on a stuck decoder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any
+
+_WORKER = Path(__file__).with_name("decode_worker.py")
+_BATCH = 32
+"""Pictures handed to a decoder at a time."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one picture may cost."""
+
+    max_pixels: int
+    timeout_s: float
+    memory_mb: int
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Facts of one picture; `tile` is its 32 × 32 grey tile, empty if it did not decode."""
+
+    facts: dict[str, Any]
+    tile: bytes = b""
+
+
+class DecoderPool:
+    """Decoders for one set of limits, shared by all shards of this process."""
+
+    def __init__(self, limits: Limits, workers: int | None = None) -> None:
+        self._limits = limits
+        self._own = threading.local()
+        self._threads = ThreadPoolExecutor(workers or os.cpu_count() or 1, thread_name_prefix="decode")
+
+    def measure(self, images: Sequence[bytes], done: Callable[[int], None] = lambda n: None) -> list[Decoded]:
+        """Facts and tile of each picture, in order; `done` is told how many more are through."""
+        batches = [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)]
+
+        def run(batch: Sequence[bytes]) -> list[Decoded]:
+            results = list(self._decoder().measure(batch))
+            done(len(batch))
+            return results
+
+        return list(chain.from_iterable(self._threads.map(run, batches)))
+
+    def _decoder(self) -> _Decoder:
+        if not hasattr(self._own, "decoder"):
+            self._own.decoder = _Decoder(self._limits)
+        decoder: _Decoder = self._own.decoder
+        return decoder
+
+
+@lru_cache(maxsize=4)
+def decoder_pool(limits: Limits, workers: int | None = None) -> DecoderPool:
+    """The process-wide pool for these limits."""
+    return DecoderPool(limits, workers)
+
+
+class _Decoder:
+    """One decoder process, started when first needed and again after it was lost."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._process: subprocess.Popen[bytes] | None = None
+        self._buffer = b""
+        self._file: IO[bytes] = tempfile.TemporaryFile()
+
+    def measure(self, images: Sequence[bytes]) -> Iterator[Decoded]:
+        spans = self._write(images)
+        position = 0
+        crashed_before = False
+        while position < len(spans):
+            process = self._start()
+            self._ask(process, spans[position:])
+            for answer in self._answers(process, len(spans) - position):
+                crashed_before = False
+                position += 1
+                yield answer
+            if position == len(spans):
+                return
+            lost = self._lost(process)
+            # A crash may be a neighbour's doing (memory): the picture gets one decoder to itself.
+            if lost == "decode_timeout" or crashed_before:
+                yield Decoded({"error": lost, "retryable": lost == "decode_timeout"})
+                position += 1
+            crashed_before = lost == "decoder_crashed" and not crashed_before
+
+    def _write(self, images: Sequence[bytes]) -> list[tuple[int, int]]:
+        self._file.seek(0)
+        self._file.truncate()
+        spans = []
+        for image in images:
+            spans.append((self._file.tell(), len(image)))
+            self._file.write(image)
+        self._file.flush()
+        return spans
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            self._buffer = b""
+            limits = self._limits
+            arguments = [str(n) for n in (self._file.fileno(), limits.max_pixels, limits.memory_mb)]
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", str(_WORKER), *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[self._file.fileno()],
+            )
+        return self._process
+
+    def _ask(self, process: subprocess.Popen[bytes], spans: list[tuple[int, int]]) -> None:
+        _pipe(process.stdin).write(json.dumps(spans).encode() + b"\n")
+        _pipe(process.stdin).flush()
+
+    def _answers(self, process: subprocess.Popen[bytes], expected: int) -> Iterator[Decoded]:
+        """Answers until all came, one is late, or the decoder is gone."""
+        out = _pipe(process.stdout).fileno()
+        deadline = time.monotonic() + self._limits.timeout_s
+        while expected:
+            answer = self._parse()
+            if answer is not None:
+                expected -= 1
+                deadline = time.monotonic() + self._limits.timeout_s
+                yield answer
+                continue
+            ready, _, _ = select.select([out], [], [], max(0.0, deadline - time.monotonic()))
+            data = os.read(out, 1 << 16) if ready else b""
+            if not data:
+                return
+            self._buffer += data
+
+    def _parse(self) -> Decoded | None:
+        line, newline, rest = self._buffer.partition(b"\n")
+        if not newline:
+            return None
+        facts = json.loads(line)
+        size = facts.pop("tile")
+        if len(rest) < size:
+            return None
+        self._buffer = rest[size:]
+        return Decoded(facts, rest[:size])
+
+    def _lost(self, process: subprocess.Popen[bytes]) -> str:
+        """Put the decoder away and say why: it was late, or it had died by itself."""
+        try:
+            process.wait(timeout=0.05)
+            reason = "decoder_crashed"
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            reason = "decode_timeout"
+        _pipe(process.stdin).close()
+        _pipe(process.stdout).close()
+        self._process = None
+        return reason
+
+
+def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
+    """A pipe that Popen was asked for."""
+    if pipe is None:
+        raise RuntimeError("the decoder was started without pipes")
+    return pipe

@@ -1,0 +1,1 @@
+"""Image-text models: where their weights are, what they know, and which scores mean a match."""

@@ -1,0 +1,1 @@
+"""`03_quality_checked`: CLIPScore and its bands."""

@@ -1,0 +1,173 @@
+"""The tables that stages hand on: their columns, types and units.
+
+Pictures, samples and captions are three tables with one key, so that a stage
+reads (and its checkpoint key depends on) only what it looks at.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+
+def _field(name: str, type_: pa.DataType, note: str, *, nullable: bool = True) -> pa.Field:
+    return pa.field(name, type_, nullable=nullable, metadata={"note": note})
+
+
+ID = _field("id", pa.string(), "sample id: 32 hex digits of sha256(image sha256, source key)", nullable=False)
+KEY = _field("key", pa.string(), "the source's own name for the sample", nullable=False)
+SHA256 = _field("sha256", pa.string(), "hex digest of the original bytes", nullable=False)
+
+CAPTION_FIELDS = [
+    _field("text", pa.string(), "the caption", nullable=False),
+    _field("lang", pa.string(), "BCP 47 tag as declared; null: not declared"),
+    _field("origin", pa.string(), "source | duplicate:<sample id> | model:<name>", nullable=False),
+]
+
+LISTING = pa.schema(
+    [
+        KEY,
+        _field("location", pa.string(), "file that holds the picture, below the source's root"),
+        _field("member", pa.string(), "tar member or parquet row group and row; null: the file itself"),
+        _field("offset", pa.int64(), "first byte in the file, or row within the row group"),
+        _field("size", pa.int64(), "bytes; null: not known before reading"),
+        _field("version", pa.string(), "changes when the file changes: size and mtime, or ETag"),
+        _field("url", pa.string(), "where the picture came from, if the source says"),
+        _field("license", pa.string(), "as the source states it"),
+        _field("missing", pa.bool_(), "named by a caption row, but not there", nullable=False),
+        _field("captions", pa.list_(pa.struct([("text", pa.string()), ("lang", pa.string())])), "as given"),
+    ]
+)
+"""What a source holds, found without reading a picture."""
+
+SAMPLES = pa.schema(
+    [
+        ID,
+        KEY,
+        SHA256,
+        _field("bytes", pa.int64(), "size of the original file, bytes"),
+        _field("source", pa.string(), "path or URL the bytes were read from"),
+        _field("url", pa.string(), "original address, if the source says"),
+        _field("license", pa.string(), "as the source states it"),
+    ]
+)
+
+IMAGES = pa.schema([ID, _field("image", pa.large_binary(), "original bytes, untouched", nullable=False)])
+
+CAPTIONS = pa.schema(
+    [
+        ID,
+        _field("caption_id", pa.string(), "16 hex digits of sha256(id, text, lang, origin)", nullable=False),
+        *CAPTION_FIELDS,
+    ]
+)
+
+REJECTS = pa.schema(
+    [
+        ID,
+        KEY,
+        _field("outcome", pa.string(), "rejected | held | failed", nullable=False),
+        _field("code", pa.string(), "stable reason code", nullable=False),
+        _field("value", pa.float64(), "what was measured"),
+        _field("bound", pa.float64(), "what it was held against"),
+        _field("detail", pa.string(), "for people"),
+        _field("related", pa.string(), "id of the sample it duplicates"),
+        _field("retryable", pa.bool_(), "a rerun may mend it", nullable=False),
+    ]
+)
+"""Samples that do not go on, and why: one row each, in every deciding stage."""
+
+CAPTION_REJECTS = pa.schema(
+    [
+        *CAPTIONS,
+        _field("outcome", pa.string(), "rejected | held | failed", nullable=False),
+        _field("code", pa.string(), "stable reason code", nullable=False),
+        _field("value", pa.float64(), "what was measured"),
+        _field("bound", pa.float64(), "what it was held against"),
+        _field("detail", pa.string(), "for people"),
+    ]
+)
+
+FACTS = pa.schema(
+    [
+        ID,
+        _field("error", pa.string(), "reason code if the picture did not decode whole; null: it did"),
+        _field("detail", pa.string(), "the decoder's own words"),
+        _field("retryable", pa.bool_(), "time-out or lost decoder: not the picture's fault", nullable=False),
+        _field("format", pa.string(), "JPEG, PNG, WEBP, …"),
+        _field("mode", pa.string(), "Pillow mode as stored"),
+        _field("width", pa.int32(), "px, upright"),
+        _field("height", pa.int32(), "px, upright"),
+        _field("frames", pa.int32(), "frames in the file; only the first is used"),
+        _field("orientation", pa.int32(), "EXIF orientation as stored, 1: upright"),
+        _field("phash", pa.uint64(), "64-bit perceptual hash of the upright RGB picture, transparency on white"),
+    ]
+)
+
+DUPLICATES = pa.schema(
+    [
+        ID,
+        _field("duplicate_of", pa.string(), "id of the kept sample it is within the radius of", nullable=False),
+        _field("distance", pa.int16(), "Hamming distance of the two hashes", nullable=False),
+    ]
+)
+
+FILTERED = pa.schema([*SAMPLES, *[FACTS.field(name) for name in FACTS.names if name not in {"id", "error", "detail", "retryable"}]])
+"""Samples that passed the rules: provenance and measurements."""
+
+ATTEMPTS = pa.schema(
+    [
+        ID,
+        _field("outcome", pa.string(), "captioned | failed", nullable=False),
+        _field("failure", pa.string(), "transient | permanent | refused; null: captioned"),
+        _field("http_status", pa.int32(), "of the last answer; null: none came"),
+        _field("requests", pa.int32(), "sent for this picture in this attempt", nullable=False),
+        _field("message", pa.string(), "the last error, secrets masked"),
+        _field("input_tokens", pa.int64(), "as the API reports them"),
+        _field("output_tokens", pa.int64(), "as the API reports them"),
+    ]
+)
+"""What was asked of the captioner, one row a picture."""
+
+
+def embedding(name: str, dim: int) -> pa.Field:
+    """A column of L2-normalised vectors: fixed-size list of `dim` float16."""
+    return pa.field(name, pa.list_(pa.float16(), dim), metadata={"note": "L2-normalised"})
+
+
+SCORES = pa.schema(
+    [
+        ID,
+        _field("caption_id", pa.string(), "which caption", nullable=False),
+        _field("score", pa.float32(), "CLIPScore: cosine of image and text embedding; null: not scored"),
+        _field("model", pa.string(), "model identity: name and weights' hash"),
+        _field("preprocessing", pa.string(), "hash of resolution, interpolation, mean and std"),
+        _field("precision", pa.string(), "fp32 | bf16"),
+        _field("language", pa.string(), "the language it was scored in", nullable=False),
+        _field("truncated", pa.bool_(), "longer than the model's context"),
+    ]
+)
+
+JUDGED_CAPTIONS = pa.schema([*CAPTIONS, *[SCORES.field(name) for name in SCORES.names if name not in {"id", "caption_id"}]])
+
+CHECKED = pa.schema([*FILTERED, _field("best_score", pa.float32(), "best CLIPScore of its accepted captions")])
+
+
+def empty(schema: pa.Schema) -> pa.Table:
+    """A table of no rows."""
+    return schema.empty_table()
+
+
+def sample_ids(sha256: list[str], keys: list[str]) -> list[str]:
+    """Ids that depend on content and key alone, so that shards can be cut differently."""
+    from hashlib import sha256 as digest
+
+    return [digest(f"{content}\n{key}".encode()).hexdigest()[:32] for content, key in zip(sha256, keys, strict=True)]
+
+
+def caption_table(ids: list[str], texts: list[str], langs: list[str | None], origins: list[str]) -> pa.Table:
+    """Captions in long form, (n) rows, with their ids."""
+    from hashlib import sha256 as digest
+
+    rows = zip(ids, texts, langs, origins, strict=True)
+    caption_ids = [digest("\0".join([i, t, lang or "", o]).encode()).hexdigest()[:16] for i, t, lang, o in rows]
+    return pa.table([ids, caption_ids, texts, langs, origins], schema=CAPTIONS)
