@@ -31,6 +31,7 @@ class Step(StrEnum):
     FILTERED = "01_filtered"
     CAPTIONED = "02_captioned"
     EMBEDDINGS = "03_quality_checked/embeddings"
+    SCORES = "03_quality_checked/scores"
     CHECKED = "03_quality_checked"
     EXPORT_PLAN = "04_final/plan"
     FINAL = "04_final"

@@ -1,26 +1,59 @@
-"""Samples done, as they are done, for whoever draws a bar in this process."""
+"""How far a run is, for whoever draws a bar in this process; costs nothing if nobody listens."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from vlmdata.layout import Step
 
-Listener = Callable[[Step, int], None]
+
+class Listener:
+    """What can be heard; override what is of interest. Called from any thread."""
+
+    def begin(self, step: Step, total: int) -> None:
+        """A step starts over `total` samples."""
+
+    def advance(self, step: Step, samples: int) -> None:
+        """`samples` more are through, of a shard that is not done yet."""
+
+    def done(self, step: Step, samples: int) -> None:
+        """A shard of `samples` is done, perhaps from its checkpoint."""
+
+    def end(self, step: Step) -> None:
+        """No shard of the step is left."""
+
 
 _listeners: list[Listener] = []
 
 
-def advance(step: Step, samples: int) -> None:
-    """Say that `samples` more have been through `step`; costs nothing if nobody listens."""
+def begin(step: Step, total: int) -> None:
+    """Say that a step starts over `total` samples."""
     for listener in _listeners:
-        listener(step, samples)
+        listener.begin(step, total)
+
+
+def advance(step: Step, samples: int) -> None:
+    """Say that `samples` more have been through `step`."""
+    for listener in _listeners:
+        listener.advance(step, samples)
+
+
+def done(step: Step, samples: int) -> None:
+    """Say that a shard of `samples` is done."""
+    for listener in _listeners:
+        listener.done(step, samples)
+
+
+def end(step: Step) -> None:
+    """Say that a step is over."""
+    for listener in _listeners:
+        listener.end(step)
 
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Hear every `advance` of this process."""
+    """Let a listener hear this process."""
     _listeners.append(listener)
     try:
         yield

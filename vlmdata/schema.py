@@ -6,6 +6,8 @@ reads (and its checkpoint key depends on) only what it looks at.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyarrow as pa
 
 
@@ -171,3 +173,15 @@ def caption_table(ids: list[str], texts: list[str], langs: list[str | None], ori
     rows = zip(ids, texts, langs, origins, strict=True)
     caption_ids = [digest("\0".join([i, t, lang or "", o]).encode()).hexdigest()[:16] for i, t, lang, o in rows]
     return pa.table([ids, caption_ids, texts, langs, origins], schema=CAPTIONS)
+
+
+def filled(schema: pa.Schema, rows: int, **columns: Any) -> pa.Table:
+    """A table of `rows` rows; each column an array, or one value for all rows; absent ones are null."""
+    arrays = [_column(columns.get(field.name), field.type, rows) for field in schema]
+    return pa.table(arrays, schema=schema)
+
+
+def _column(value: Any, type_: pa.DataType, rows: int) -> Any:
+    if isinstance(value, pa.Array | pa.ChunkedArray):
+        return value.cast(type_)
+    return pa.repeat(pa.scalar(value, type_), rows)

@@ -1,0 +1,319 @@
+"""Exact search for near-duplicates among 64-bit perceptual hashes, and the choice of which of them stay.
+
+The search is block permutation (Manku, Jain, Das Sarma, "Detecting near-duplicates for web crawling", WWW 2007,
+section 3): cut the 64 bits into radius + m blocks; two hashes within the radius differ in at most `radius` blocks, so
+they agree on at least m whole ones. One table for each choice of m blocks, bucketed by their bits, therefore brings
+every such pair together at least once: recall is 1, and each meeting is checked, so nothing else comes out.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+from math import ceil, comb, log1p, log2
+
+import numpy as np
+import numpy.typing as npt
+
+Hashes = npt.NDArray[np.uint64]
+Positions = npt.NDArray[np.int64]
+
+HASH_BITS = 64
+MAX_RADIUS = 16
+# Each thread files both sides in tables of its own, 12 bytes a hash, and notes what it found, 8 bytes a hash.
+_MAX_THREADS = 8
+# Runs this short are compared pair by pair; tables cost more than they spare.
+_SHORT_RUN = 1024
+# Five blocks in common would take thousands of tables.
+_MOST_AGREEING = 4
+# Costs in units of one comparison (0.1 ns where they were measured): to file one hash, to visit a bucket.
+_COST_OF_HASH = 50
+_COST_OF_BUCKET = 25
+_WORTH_A_THREAD = 5_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Which of n samples stay, and for each other one which sample it duplicates.
+
+    Attributes:
+        kept: bool (n,).
+        duplicate_of: int64 (n,), index of the kept sample that a dropped one is within the radius of; -1 for kept
+            samples and for duplicates of published ones.
+        duplicate_of_published: int64 (n,), index into `against` of the published sample it is within the radius of,
+            else -1.
+        distance: int16 (n,), Hamming distance in bits to the sample named; -1 for kept samples.
+    """
+
+    kept: npt.NDArray[np.bool_]
+    duplicate_of: Positions
+    duplicate_of_published: Positions
+    distance: npt.NDArray[np.int16]
+
+
+def keep_best(hashes: Hashes, rank: Positions, radius: int, *, against: Hashes | None = None) -> Decision:
+    """Keep the best of all samples that are near-duplicates of one another.
+
+    Published samples (`against`) always stay, and what is within the radius of one is dropped. Of the others, taken
+    from best to worst, each stays unless one that already stays is within the radius; so no two kept ones are within
+    it, and nothing is dropped for the sake of a sample that is itself dropped. A dropped sample names the nearest
+    published one within the radius (ties: the first in `against`); if there is none, the nearest kept one that
+    outranks it (ties: the better ranked). Equal hashes share one verdict, that of the best ranked among them.
+
+    Pairs are never listed, so memory is linear (some 100 bytes a hash) however large a cluster is.
+
+    Args:
+        hashes: uint64 (n,).
+        rank: int64 (n,), lower is better, no two equal. The result depends on ranks only, not on the order of rows.
+        radius: largest Hamming distance of duplicates, 0 to 16 bits.
+        against: uint64 (m,), hashes of samples already published.
+
+    Raises:
+        ValueError: hashes are not uint64 vectors, ranks do not fit them or repeat, or the radius is out of range.
+    """
+    _check(hashes, radius, against)
+    if rank.shape != hashes.shape or len(np.unique(rank)) != len(rank):
+        raise ValueError(f"rank: {rank.shape} for {hashes.shape} hashes; expected one for each, no two equal")
+    best, group = _collapse(hashes, rank)
+    distinct = hashes[best]
+    published = _nearest_earlier(distinct[:0] if against is None else against, distinct, radius)
+    undecided = np.flatnonzero(~_is_found(published))
+    nearest = _nobody(len(undecided))
+    _decide(distinct[undecided], nearest, 0, len(undecided), radius)
+    return _decision(best, group, published, undecided, nearest)
+
+
+def pairs_within(
+    hashes: Hashes, radius: int, *, against: Hashes | None = None, limit: int = 10_000_000
+) -> tuple[Positions, Positions, npt.NDArray[np.int16]]:
+    """List all pairs of hashes within the radius, each once.
+
+    Collapse equal hashes first: k of them make k (k - 1) / 2 pairs. To choose what stays, use `keep_best`, which lists
+    no pairs.
+
+    Args:
+        hashes: uint64 (n,).
+        radius: largest Hamming distance, 0 to 16 bits.
+        against: uint64 (m,); pairs are then sought between `hashes` and these, not within either.
+        limit: the most pairs to return; 10 million take some 400 MB at their peak.
+
+    Returns:
+        (i, j, distance), int64, int64 and int16, in order of i and j. Without `against` both index `hashes` and
+        i < j; with it, j indexes `against`.
+
+    Raises:
+        ValueError: hashes are not uint64 vectors, the radius is out of range, or there are more pairs than the limit.
+    """
+    _check(hashes, radius, against)
+    from vlmdata.filtering.hamming_kernels import POSITION_BITS
+
+    pairs, distances = _all_pairs(hashes, hashes if against is None else against, radius, against is None, limit)
+    if len(pairs) > limit:
+        raise ValueError(f"pairs: more than {limit} within {radius} bits; collapse equal hashes, or use keep_best")
+    order = np.argsort(pairs)
+    pairs = pairs[order]
+    first = (pairs >> np.uint64(POSITION_BITS)).astype(np.int64)
+    second = (pairs & np.uint64(2**POSITION_BITS - 1)).astype(np.int64)
+    return first, second, distances[order].astype(np.int16)
+
+
+def expected_chance_drops(n: int, radius: int) -> float:
+    """How many of n unrelated pictures `keep_best` is expected to drop because their hashes are close by chance.
+
+    The model: bits are set where a coefficient lies above the median of the 64, so 32 are; the first, the mean
+    brightness, always is. So a hash of an unrelated picture is a uniform choice of 31 of 63 bits, and the distance of
+    two is 2 (31 - overlap), the overlap being hypergeometric. A sample is dropped unless all those kept before it are
+    farther away; with p the chance for one pair, n samples leave about ln(1 + p n) / p. Real photographs are not
+    uniform: this is the least to expect.
+
+    Args:
+        n: number of samples, 0 or more.
+        radius: Hamming distance in bits, 0 to 16.
+
+    Raises:
+        ValueError: n is negative or the radius is out of range.
+    """
+    _check_radius(radius)
+    if n < 0:
+        raise ValueError(f"n: {n}; expected 0 or more")
+    free, set_bits = 63, 31
+    close = sum(comb(set_bits, moved) * comb(free - set_bits, moved) for moved in range(radius // 2 + 1))
+    p = close / comb(free, set_bits)
+    # The i-th sample is dropped with p i / (1 + p i), summed here by the midpoint rule.
+    return max(0.0, n - (log1p(p * (n - 0.5)) - log1p(-p * 0.5)) / p)
+
+
+def _check(hashes: Hashes, radius: int, against: Hashes | None) -> None:
+    for name, values in (("hashes", hashes), ("against", against)):
+        if values is not None and (values.dtype != np.uint64 or values.ndim != 1):
+            raise ValueError(f"{name}: {values.dtype} of shape {values.shape}; expected a vector of uint64")
+    _check_radius(radius)
+
+
+def _check_radius(radius: int) -> None:
+    if not 0 <= radius <= MAX_RADIUS:
+        raise ValueError(f"radius: {radius}; expected 0 to {MAX_RADIUS} bits")
+
+
+def _collapse(hashes: Hashes, rank: Positions) -> tuple[Positions, Positions]:
+    """The best-ranked sample of each distinct hash, best first, and for every sample its place among those."""
+    order = np.lexsort((rank, hashes))
+    starts_group = np.ones(len(hashes), dtype=np.bool_)
+    starts_group[1:] = hashes[order[1:]] != hashes[order[:-1]]
+    best = order[starts_group]
+    by_rank = np.argsort(rank[best])
+    place = np.empty_like(by_rank)
+    place[by_rank] = np.arange(len(best))
+    group = np.empty_like(order)
+    group[order] = place[np.cumsum(starts_group) - 1]
+    return best[by_rank], group
+
+
+def _decision(best: Positions, group: Positions, published: Hashes, undecided: Positions, nearest: Hashes) -> Decision:
+    """Spread the verdicts on distinct hashes over all samples."""
+    twin, twin_distance = _unpack(nearest)
+    of_sample = np.full(len(best), -1, dtype=np.int64)
+    dropped = twin >= 0
+    of_sample[undecided[dropped]] = best[undecided[twin[dropped]]]
+    of_published, distance = _unpack(published)
+    distance[undecided] = twin_distance
+
+    duplicate_of, distance, of_published = of_sample[group], distance[group], of_published[group]
+    kept = np.zeros(len(group), dtype=np.bool_)
+    kept[best] = (distance == -1)[best]
+    equal = ~kept & (distance == -1)
+    duplicate_of[equal] = best[group[equal]]
+    distance[equal] = 0
+    return Decision(kept, duplicate_of, of_published, distance)
+
+
+def _decide(hashes: Hashes, nearest: Hashes, first: int, last: int, radius: int) -> None:
+    """Settle hashes[first:last], sorted from best to worst, in place.
+
+    On entry `nearest` knows all neighbours kept before `first`. The better half is settled, then shown to the worse
+    half at once, then that is settled: every hash meets all kept ones that outrank it, and dropped ones meet nobody.
+    """
+    from vlmdata.filtering.hamming_kernels import decide_in_order
+
+    if last - first <= _SHORT_RUN:
+        decide_in_order(hashes[first:last], first, np.uint64(radius), nearest[first:last])
+        return
+    middle = (first + last) // 2
+    _decide(hashes, nearest, first, middle, radius)
+    kept = first + np.flatnonzero(~_is_found(nearest[first:middle]))
+    found = _nearest_earlier(hashes[kept], hashes[middle:last], radius)
+    np.minimum(nearest[middle:last], _rename(found, kept), out=nearest[middle:last])
+    _decide(hashes, nearest, middle, last, radius)
+
+
+def _nearest_earlier(earlier: Hashes, later: Hashes, radius: int) -> Hashes:
+    """For each later hash its nearest earlier one within the radius (ties: the first), distance above position."""
+    from vlmdata.filtering.hamming_kernels import nearest_earlier
+
+    if len(earlier) == 0 or len(later) == 0:
+        return _nobody(len(later))
+    masks, bucket_bits, threads = _plan(radius, len(earlier), len(later))
+
+    def search(part: Hashes) -> Hashes:
+        nearest = _nobody(len(later))
+        nearest_earlier(earlier, later, np.uint64(radius), part, bucket_bits, nearest)
+        return nearest
+
+    if threads == 1:
+        return search(masks)
+    with ThreadPoolExecutor(threads) as pool:
+        merged = _nobody(len(later))
+        for nearest in pool.map(search, np.array_split(masks, threads)):
+            np.minimum(merged, nearest, out=merged)
+        return merged
+
+
+def _all_pairs(
+    first: Hashes, second: Hashes, radius: int, same: bool, limit: int
+) -> tuple[Hashes, npt.NDArray[np.uint8]]:
+    """Pairs in no order, position in `first` above position in `second`, and their distances."""
+    from vlmdata.filtering.hamming_kernels import emit_pairs
+
+    if len(first) == 0 or len(second) == 0:
+        return np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.uint8)
+    masks, bucket_bits, threads = _plan(radius, len(first), len(second))
+
+    def search(tables: tuple[int, int]) -> tuple[Hashes, npt.NDArray[np.uint8]]:
+        found: tuple[Hashes, npt.NDArray[np.uint8]] = emit_pairs(
+            first, second, same, np.uint64(radius), masks, tables, bucket_bits, limit
+        )
+        return found
+
+    with ThreadPoolExecutor(threads) as pool:
+        bounds = [len(masks) * part // threads for part in range(threads + 1)]
+        pairs, distances = zip(*pool.map(search, pairwise(bounds)), strict=True)
+    return np.concatenate(pairs), np.concatenate(distances)
+
+
+def _plan(radius: int, first: int, second: int) -> tuple[Hashes, int, int]:
+    """The cheapest tables for two sides of these lengths: their masks, the bits of a bucket's number, and threads.
+
+    To agree on more blocks takes more tables with emptier buckets; to agree on none, one bucket with everything.
+    """
+    plans = []
+    for agreeing in range(0 if radius else 1, _MOST_AGREEING + 1):
+        tables, key_bits = comb(radius + agreeing, agreeing), HASH_BITS * agreeing / (radius + agreeing)
+        bucket_bits = max(1, min(ceil(key_bits) + 2, ceil(log2(first + second))))
+        meetings = first * second / 2 ** min(key_bits, bucket_bits)
+        cost = tables * (_COST_OF_HASH * (first + second) + _COST_OF_BUCKET * 2**bucket_bits + meetings)
+        plans.append((cost, agreeing, bucket_bits))
+    cost, agreeing, bucket_bits = min(plans)
+    masks = _masks(radius + agreeing, agreeing)
+    threads = min(len(masks), _MAX_THREADS, _processors(), 1 + int(cost / _WORTH_A_THREAD))
+    return masks, bucket_bits, threads
+
+
+def _masks(blocks: int, agreeing: int) -> Hashes:
+    """One mask for each choice of blocks; the blocks are as equal as 64 bits allow."""
+    edges = [HASH_BITS * block // blocks for block in range(blocks + 1)]
+    each = [2**upper - 2**lower for lower, upper in pairwise(edges)]
+    return np.array([sum(chosen) for chosen in combinations(each, agreeing)], dtype=np.uint64)
+
+
+def _processors() -> int:
+    """Processors that this process may use, which in a container can be fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _nobody(count: int) -> Hashes:
+    from vlmdata.filtering.hamming_kernels import NOBODY
+
+    return np.full(count, NOBODY, dtype=np.uint64)
+
+
+def _is_found(nearest: Hashes) -> npt.NDArray[np.bool_]:
+    from vlmdata.filtering.hamming_kernels import NOBODY
+
+    return np.asarray(nearest != NOBODY, dtype=np.bool_)
+
+
+def _unpack(nearest: Hashes) -> tuple[Positions, npt.NDArray[np.int16]]:
+    """Position and distance, both -1 where nobody was found."""
+    from vlmdata.filtering.hamming_kernels import POSITION_BITS
+
+    found = _is_found(nearest)
+    position = np.where(found, nearest & np.uint64(2**POSITION_BITS - 1), 0).astype(np.int64)
+    distance = np.where(found, nearest >> np.uint64(POSITION_BITS), 0).astype(np.int16)
+    position[~found] = -1
+    distance[~found] = -1
+    return position, distance
+
+
+def _rename(nearest: Hashes, names: Positions) -> Hashes:
+    """Put names[position] in the place of each position found."""
+    from vlmdata.filtering.hamming_kernels import POSITION_BITS
+
+    low = np.uint64(2**POSITION_BITS - 1)
+    renamed = nearest.copy()
+    found = _is_found(nearest)
+    renamed[found] = (nearest[found] & ~low) | names[nearest[found] & low].astype(np.uint64)
+    return renamed

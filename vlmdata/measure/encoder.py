@@ -1,0 +1,213 @@
+"""Images and texts to embeddings, with whichever open_clip model a config names.
+
+A row's embedding does not depend on what else is in the batch: every batch
+goes through the model in one fixed shape (texts of towers that mask their
+padding: one shape per length), the tail padded and the padding dropped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlmdata.errors import ConfigError
+from vlmdata.models.source import Description, describe, languages, model_identity, resolve
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from vlmdata.models.starter.build import Parts
+
+__all__ = ["Description", "Encoder", "describe", "load_encoder", "model_identity"]
+
+IMAGE_BATCH = 32
+TEXT_BATCH = 64
+# Lengths in tokens that short texts are padded to instead of the whole context,
+# where that is the same but for rounding: most captions fit the first.
+TEXT_LENGTHS = (16, 32)
+Vectors = NDArray[np.float32]
+
+
+class Encoder:
+    """One loaded model. Threads may share it: the forward pass is under a lock.
+
+    Attributes:
+        model, pretrained: as asked for.
+        identity: names the weights' content, as `model_identity` does.
+        weights: short sha256 of the state dict's bytes.
+        preprocessing: short sha256 of the image preprocessing parameters.
+        precision: "fp32" on a CPU, "bf16" (autocast) on a GPU.
+        device: "cpu", "cuda" or "cuda:0".
+        dim: length of an embedding.
+        languages: BCP-47 primary tags of the languages that the model knows.
+        context_length: longest text in tokens; the rest is cut off.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        *,
+        model: str,
+        pretrained: str | None,
+        identity: str,
+        languages: frozenset[str],
+        device: str,
+    ) -> None:
+        from open_clip.transform import PreprocessCfg, image_transform_v2
+
+        self.model = model
+        self.pretrained = pretrained
+        self.identity = identity
+        self.languages = languages
+        self.device = device
+        self.precision: Literal["fp32", "bf16"] = "fp32" if device == "cpu" else "bf16"
+        self.weights = _state_hash(parts.model)
+        self.preprocessing = _settings_hash(parts.preprocess)
+        self._tokenizer = parts.tokenizer
+        self.context_length = int(parts.tokenizer.context_length)
+        self._lengths, self._pad = _text_shapes(parts.model, self.context_length)
+        self._transform = image_transform_v2(PreprocessCfg(**parts.preprocess), is_train=False)
+        self._net = parts.model.to(device)
+        self._lock = threading.Lock()
+        self.dim = int(self._forward(self._net.encode_text, self._tokens([""]), 1).shape[1])
+
+    def prepare(self, image: Image.Image) -> Vectors:
+        """The model's own evaluation transform of an RGB image: (3, H, W) float32."""
+        prepared: Vectors = self._transform(image).numpy()
+        return prepared
+
+    def images(self, prepared: Vectors) -> Vectors:
+        """Embeddings (n, dim), L2-normalised, of prepared images (n, 3, H, W)."""
+        import torch
+
+        pixels = torch.from_numpy(np.ascontiguousarray(prepared, dtype=np.float32))
+        return self._embed(self._net.encode_image, pixels, IMAGE_BATCH)
+
+    def texts(self, texts: Sequence[str]) -> Vectors:
+        """Embeddings (n, dim), L2-normalised, of texts; what is over the context is cut off."""
+        tokens = self._tokens(texts)
+        lengths = self._shape_of(tokens)
+        vectors: Vectors | None = None
+        for length in np.unique(lengths):
+            rows = np.flatnonzero(lengths == length)
+            found = self._embed(self._net.encode_text, tokens[rows, : int(length)], TEXT_BATCH)
+            if vectors is None:
+                vectors = np.empty((len(tokens), found.shape[1]), np.float32)
+            vectors[rows] = found
+        return vectors if vectors is not None else np.empty((0, self.dim), np.float32)
+
+    def truncated(self, texts: Sequence[str]) -> list[bool]:
+        """For each text, whether it has more tokens than the model reads."""
+        empty, endless, *rows = self._tokenizer(["", "a " * self.context_length, *texts], self.context_length + 1)
+        padding = empty[-1]
+        # With one place more than there is, the last is filled exactly if the text did not fit;
+        # some tokenizers write the end mark as padding, and then the place before it tells.
+        place = -1 if endless[-1] != padding else -2
+        return [bool(row[place] != padding) for row in rows]
+
+    def _tokens(self, texts: Sequence[str]) -> Any:
+        import torch
+
+        if not texts:
+            return torch.empty((0, self.context_length), dtype=torch.long)
+        return self._tokenizer(list(texts))
+
+    def _shape_of(self, tokens: Any) -> NDArray[np.int64]:
+        """The padded length that each row is embedded at; depends on that row alone."""
+        if self._pad is None:
+            return np.full(len(tokens), self.context_length, np.int64)
+        used = (tokens != self._pad).sum(dim=1).numpy()
+        bounds = np.array(self._lengths)
+        return bounds[np.searchsorted(bounds, used)]
+
+    def _embed(self, encode: Callable[..., Any], rows: Any, batch: int) -> Vectors:
+        chunks = [self._forward(encode, rows[start : start + batch], batch) for start in range(0, len(rows), batch)]
+        return np.concatenate(chunks) if chunks else np.empty((0, self.dim), np.float32)
+
+    def _forward(self, encode: Callable[..., Any], rows: Any, batch: int) -> Vectors:
+        import torch
+
+        padded = torch.zeros((batch, *rows.shape[1:]), dtype=rows.dtype)
+        padded[: len(rows)] = rows
+        low = torch.autocast("cuda", dtype=torch.bfloat16, enabled=self.precision == "bf16")
+        with self._lock, torch.inference_mode(), low:
+            vectors = encode(padded.to(self.device))[: len(rows)]
+        unit: Vectors = torch.nn.functional.normalize(vectors.float(), dim=-1).cpu().numpy()
+        return unit
+
+
+def load_encoder(model: str, pretrained: str | None = None, device: str = "auto") -> Encoder:
+    """The encoder of a model, loaded once per process whichever threads ask for it.
+
+    `model` is "starter", an open_clip name (with a tag or a local file as
+    `pretrained`), "hf-hub:owner/name", or a folder that holds
+    `open_clip_config.json` and weights. `device` "auto" takes a GPU if there is one.
+
+    Raises:
+        ConfigError: the model, tag, weights or device cannot be had; one line says what to change.
+    """
+    place = _device(device)
+    identity = model_identity(model, pretrained)
+    key = (model, pretrained, identity, place)
+    with _loading:
+        if key not in _loaded:
+            _loaded[key] = _load(model, pretrained, identity, place)
+        return _loaded[key]
+
+
+_loading = threading.Lock()
+_loaded: dict[tuple[str, str | None, str, str], Encoder] = {}
+
+
+def _load(model: str, pretrained: str | None, identity: str, device: str) -> Encoder:
+    from vlmdata.models.load import load_parts
+
+    source = resolve(model, pretrained)
+    return Encoder(
+        load_parts(source),
+        model=model,
+        pretrained=pretrained,
+        identity=identity,
+        languages=languages(source),
+        device=device,
+    )
+
+
+def _device(wanted: str) -> str:
+    import torch
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted != "cpu" and not (wanted.startswith("cuda") and torch.cuda.is_available()):
+        raise ConfigError(f"device: {wanted!r} is not there; expected auto, cpu, or cuda on a machine with a GPU")
+    return wanted
+
+
+def _text_shapes(net: Any, context: int) -> tuple[tuple[int, ...], int | None]:
+    """Lengths that texts are padded to, and the padding's token if the tower masks it."""
+    from open_clip.hf_model import HFTextEncoder
+
+    text = getattr(net, "text", None)
+    if not isinstance(text, HFTextEncoder):
+        return (context,), None
+    return (*(length for length in TEXT_LENGTHS if length < context), context), int(text.config.pad_token_id)
+
+
+def _state_hash(net: Any) -> str:
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(net.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+    return digest.hexdigest()[:16]
+
+
+def _settings_hash(settings: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,181 @@
+"""Three bands: above one bound accepted, below the other rejected, between them held.
+
+Scores and bounds are float32 when they are compared: 0.28 itself is held.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vlmdata.checkpoint import Counts, Dataset, Result, Shard, run_once
+from vlmdata.config import QualityConfig
+from vlmdata.layout import Step
+from vlmdata.quality.judges import Judges, judges
+from vlmdata.schema import (
+    CAPTION_REJECTS,
+    CAPTIONS,
+    CHECKED,
+    FILTERED,
+    JUDGED_CAPTIONS,
+    REJECTS,
+    SCORES,
+    filled,
+)
+
+ACCEPTED, HELD, REJECTED, FAILED = "accepted", "held", "rejected", "failed"
+
+
+@dataclass(frozen=True)
+class Band:
+    """A caption's outcome and why: arrays of n captions."""
+
+    outcome: pa.Array
+    code: pa.Array
+    bound: pa.Array
+
+
+def judge_shard(dataset: Dataset, shard: Shard, config: QualityConfig) -> Shard:
+    """Stage 03 for one shard; embeds nothing.
+
+    A sample is accepted if one of its captions is, and goes on with its
+    accepted captions. Tables `samples` (`schema.CHECKED`), `captions`
+    (`schema.JUDGED_CAPTIONS`), `rejects`, `caption_rejects`.
+    """
+    bench = judges(config)
+    reads = [
+        dataset.digest(shard, Step.CAPTIONED, "samples", FILTERED.names),
+        dataset.digest(shard, Step.CAPTIONED, "captions", CAPTIONS.names),
+        dataset.digest(shard, Step.SCORES, "scores", SCORES.names),
+    ]
+    spoken = sorted(set(dataset.read(shard, Step.SCORES, "scores", ["language"])["language"].to_pylist()))
+    settings = {language: judge.settings() for language in spoken if (judge := bench.of(language))}
+    return run_once(dataset, shard, Step.CHECKED, reads, settings, lambda _: _work(dataset, shard, bench))
+
+
+def bands(scores: pa.Table, bench: Judges) -> Band:
+    """The band of each row of `schema.SCORES`.
+
+    Codes: misaligned (below the reject bound), borderline (between the
+    bounds), unverified_language (no judge knows it), not_embedded (NaN).
+    """
+    score = scores["score"].to_numpy().astype(np.float32)
+    accept, reject = _bounds(scores["language"], bench)
+    unscored = ~scores["score"].is_valid().to_numpy(zero_copy_only=False)
+    lost = np.isnan(score) & ~unscored
+    with np.errstate(invalid="ignore"):
+        choices = [
+            (unscored, HELD, "unverified_language", np.nan),
+            (lost, FAILED, "not_embedded", np.nan),
+            (score > accept, ACCEPTED, "", np.nan),
+            (score < reject, REJECTED, "misaligned", reject),
+        ]
+    conditions = [condition for condition, *_ in choices]
+    bound = np.select(conditions, [np.broadcast_to(b, score.shape) for *_, b in choices], accept)
+    return Band(
+        outcome=pa.array(np.select(conditions, [outcome for _, outcome, *_ in choices], HELD).tolist(), pa.string()),
+        code=pa.array(np.select(conditions, [code for _, _, code, _ in choices], "borderline").tolist(), pa.string()),
+        bound=pa.array(bound.astype(np.float64), from_pandas=True),
+    )
+
+
+def _bounds(
+    languages: pa.ChunkedArray, bench: Judges
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Accept and reject bound of each caption, NaN where there is no judge."""
+    encoded = pc.dictionary_encode(languages.combine_chunks())
+    found = [bench.of(language) for language in encoded.dictionary.to_pylist()]
+    nan = np.float32("nan")
+    accept = np.array([judge.accept_above if judge else nan for judge in found], np.float32)
+    reject = np.array([judge.reject_below if judge else nan for judge in found], np.float32)
+    rows = encoded.indices.to_numpy()
+    return accept[rows], reject[rows]
+
+
+def _work(dataset: Dataset, shard: Shard, bench: Judges) -> Result:
+    samples = dataset.read(shard, Step.CAPTIONED, "samples")
+    captions = dataset.read(shard, Step.CAPTIONED, "captions")
+    scores = dataset.read(shard, Step.SCORES, "scores")
+    band = bands(scores, bench)
+    kept_mask = pc.equal(band.outcome, ACCEPTED)
+    judged = _judged(captions, scores).filter(kept_mask)
+    caption_rejects = _caption_rejects(captions, scores, band)
+    kept, rejects = _samples(samples, scores["score"], captions["id"], band)
+    return Result(
+        {"samples": kept, "captions": judged, "rejects": rejects, "caption_rejects": caption_rejects},
+        samples=Counts.of(kept.num_rows, rejects["outcome"], came=samples.num_rows),
+        captions=Counts.of(judged.num_rows, caption_rejects["outcome"], came=captions.num_rows),
+        facts={
+            "score_sum": float(np.sum(kept["best_score"].to_numpy().astype(np.float64))),
+            "scored": _best_of_all(scores),
+        },
+    )
+
+
+def _best_of_all(scores: pa.Table) -> list[float]:
+    """Sum and number of best scores over every sample that was scored, whatever its band."""
+    valid = scores.filter(pc.and_(pc.is_valid(scores["score"]), pc.invert(pc.is_nan(scores["score"]))))
+    best = valid.group_by("id").aggregate([("score", "max")])["score_max"]
+    return [float(pc.sum(pc.cast(best, pa.float64())).as_py() or 0.0), float(len(best))]
+
+
+def _judged(captions: pa.Table, scores: pa.Table) -> pa.Table:
+    columns = [captions[name] if name in CAPTIONS.names else scores[name] for name in JUDGED_CAPTIONS.names]
+    return pa.table(columns, schema=JUDGED_CAPTIONS)
+
+
+def _caption_rejects(captions: pa.Table, scores: pa.Table, band: Band) -> pa.Table:
+    mask = pc.not_equal(band.outcome, ACCEPTED)
+    rows = captions.filter(mask)
+    return filled(
+        CAPTION_REJECTS,
+        rows.num_rows,
+        **{name: rows[name] for name in CAPTIONS.names},
+        outcome=band.outcome.filter(mask),
+        code=band.code.filter(mask),
+        value=_measured(scores["score"]).filter(mask),
+        bound=band.bound.filter(mask),
+    )
+
+
+def _measured(scores: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Scores as values of a report: NaN is not a measurement."""
+    return pc.if_else(pc.is_nan(scores), pa.scalar(None, pa.float64()), pc.cast(scores, pa.float64()))
+
+
+_WORST_TO_BEST = [REJECTED, FAILED, HELD, ACCEPTED]
+
+
+def _samples(
+    samples: pa.Table, scores: pa.ChunkedArray, owners: pa.ChunkedArray, band: Band
+) -> tuple[pa.Table, pa.Table]:
+    """Samples by the best band of their captions, and within it by the best score."""
+    standing = pc.index_in(band.outcome, value_set=pa.array(_WORST_TO_BEST))
+    rows = pa.table(
+        {"id": owners, "standing": standing, "score": _measured(scores), "code": band.code, "bound": band.bound}
+    )
+    best_first = [("standing", "descending"), ("score", "descending"), ("code", "ascending")]
+    rows = rows.sort_by(best_first)
+    first = pc.index_in(samples["id"], value_set=rows["id"])
+    best = rows.take(first)
+    accepted = pc.equal(best["standing"], _WORST_TO_BEST.index(ACCEPTED))
+    kept = samples.filter(accepted)
+    score = pc.cast(best["score"].filter(accepted), pa.float32())
+    kept = pa.table([*[kept[name] for name in FILTERED.names], score], schema=CHECKED)
+    lost, why = samples.filter(pc.invert(accepted)), best.filter(pc.invert(accepted))
+    rejects = filled(
+        REJECTS,
+        lost.num_rows,
+        id=lost["id"],
+        key=lost["key"],
+        outcome=pa.array(_WORST_TO_BEST).take(why["standing"]),
+        code=why["code"],
+        value=why["score"],
+        bound=why["bound"],
+        retryable=False,
+    )
+    return kept, rejects

@@ -1,0 +1,109 @@
+"""Image embeddings of a shard: a checkpoint of their own, so that a threshold moved embeds nothing again."""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image
+
+from vlmdata.checkpoint import Counts, Dataset, Manifest, Result, Shard, run_once
+from vlmdata.layout import Step
+from vlmdata.measure.encoder import Encoder, load_encoder
+from vlmdata.measure.pixels import upright_rgb
+from vlmdata.progress import advance
+from vlmdata.quality.judges import Judge
+
+Vectors = npt.NDArray[np.float32]
+_AHEAD = 4
+"""Batches prepared ahead of the model."""
+
+
+def embed_shard(dataset: Dataset, shard: Shard, judge: Judge, device: str) -> Manifest:
+    """Embed a shard's pictures with one model: table `images` (id, embedding float16 of the model's size)."""
+    reads = [dataset.digest(shard, Step.CAPTIONED, "samples", ["id", "sha256"])]
+    settings = {"model": judge.identity}
+    done = run_once(dataset, shard, Step.EMBEDDINGS, reads, settings, lambda _: _work(dataset, shard, judge, device))
+    return dataset.manifest(done, Step.EMBEDDINGS)
+
+
+def _work(dataset: Dataset, shard: Shard, judge: Judge, device: str) -> Result:
+    encoder = load_encoder(judge.model, judge.pretrained, device)
+    ids = dataset.read(shard, Step.CAPTIONED, "samples", ["id"])["id"].combine_chunks()
+    pictures = dataset.read(shard, Step.RAW, "images")
+    pictures = pictures.take(pc.index_in(ids, value_set=pictures["id"]))
+    vectors = _embed(encoder, (cell.as_buffer() for chunk in pictures["image"].chunks for cell in chunk))
+    table = pa.table({"id": ids, "embedding": vector_column(vectors)})
+    lost = int(np.isnan(vectors).any(axis=1).sum())
+    return Result(
+        {"images": table},
+        samples=Counts(came=len(ids), kept=len(ids) - lost, failed=lost),
+        facts={"model": judge.identity, "preprocessing": encoder.preprocessing, "precision": encoder.precision},
+    )
+
+
+def vector_column(vectors: Vectors) -> pa.FixedSizeListArray:
+    """Vectors (n, d) as a column of fixed-size lists of float16."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(vectors.astype(np.float16).ravel()), vectors.shape[1])
+
+
+def column_vectors(column: pa.ChunkedArray) -> Vectors:
+    """A column of fixed-size lists of float16 as float32 vectors (n, d)."""
+    whole = column.combine_chunks()
+    whole = pa.concat_arrays(whole.chunks) if isinstance(whole, pa.ChunkedArray) else whole
+    flat = whole.flatten().to_numpy(zero_copy_only=False)
+    vectors: Vectors = flat.reshape(len(whole), whole.type.list_size).astype(np.float32)
+    return vectors
+
+
+def _embed(encoder: Encoder, pictures: Iterable[Any]) -> Vectors:
+    """L2-normalised vectors (n, d); a picture that cannot be read gets NaN."""
+    found = [np.empty((0, encoder.dim), np.float32)]
+    for prepared in _batches(_prepared(encoder, pictures), encoder.image_batch):
+        found.append(encoder.images(np.stack(prepared)))
+        advance(Step.CHECKED, len(prepared))
+    return np.concatenate(found)
+
+
+def _prepared(encoder: Encoder, pictures: Iterable[Any]) -> Iterator[Vectors]:
+    """Pictures as the model wants them, decoded on threads while the model works."""
+
+    def prepare(data: Any) -> Vectors:
+        try:
+            with Image.open(io.BytesIO(data)) as image:
+                return encoder.prepare(upright_rgb(image))
+        except (OSError, ValueError, SyntaxError, MemoryError):
+            # It decoded in stage 01. NaN becomes the failure `not_embedded` of this sample, and the batch survives.
+            return np.full(encoder.input_shape, np.nan, np.float32)
+
+    waiting: deque[Future[Vectors]] = deque()
+    for picture in pictures:
+        waiting.append(_threads().submit(prepare, picture))
+        if len(waiting) >= _AHEAD * encoder.image_batch:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(thread_name_prefix="prepare")
+
+
+def _batches(items: Iterable[Vectors], size: int) -> Iterator[list[Vectors]]:
+    batch: list[Vectors] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,0 +1,81 @@
+"""Which model judges which language, and with which bounds. A score names its model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from vlmdata.config import LanguageModel, QualityConfig
+from vlmdata.models.calibration import thresholds_for
+from vlmdata.models.source import describe
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A model and the bounds of its three bands, float32 as the scores are."""
+
+    model: str
+    pretrained: str | None
+    identity: str
+    languages: frozenset[str]
+    accept_above: np.float32
+    reject_below: np.float32
+    note: str
+
+    def settings(self) -> list[str]:
+        """What decides a band: the model's content and both bounds."""
+        return [self.identity, str(self.accept_above), str(self.reject_below)]
+
+
+@dataclass(frozen=True)
+class Judges:
+    """The judges of a run; None for a language that no model at hand knows."""
+
+    default: Judge
+    special: dict[str, Judge]
+    unlabelled: str
+
+    def language(self, tag: str | None) -> str:
+        """Primary subtag of a caption's language, or that of captions that name none."""
+        return (tag or self.unlabelled).split("-", 1)[0].lower()
+
+    def of(self, language: str) -> Judge | None:
+        """The judge of a language."""
+        if language in self.special:
+            return self.special[language]
+        return self.default if language in self.default.languages else None
+
+
+def judges(config: QualityConfig) -> Judges:
+    """The judges that a config names, without loading a model.
+
+    Raises:
+        ConfigError: a model, tag or folder that is not there.
+    """
+    named = LanguageModel(
+        model=config.model,
+        pretrained=config.pretrained,
+        accept_above=config.accept_above,
+        reject_below=config.reject_below,
+    )
+    special = {tag.split("-", 1)[0].lower(): _judge(choice) for tag, choice in config.languages.items()}
+    return Judges(_judge(named), special, config.unlabelled_language)
+
+
+@lru_cache(maxsize=32)
+def _judge(choice: LanguageModel) -> Judge:
+    about = describe(choice.model, choice.pretrained)
+    calibration = thresholds_for(choice.model, choice.pretrained)
+    accept = calibration.accept_above if choice.accept_above == "auto" else choice.accept_above
+    reject = calibration.reject_below if choice.reject_below == "auto" else choice.reject_below
+    return Judge(
+        model=choice.model,
+        pretrained=choice.pretrained,
+        identity=about.identity,
+        languages=about.languages,
+        accept_above=np.float32(accept),
+        reject_below=np.float32(reject),
+        note=calibration.note,
+    )

@@ -1,0 +1,115 @@
+"""CLIPScore of every caption, each with the model, preprocessing, language and precision it was taken with.
+
+CLIPScore here is the cosine of the L2-normalised image and text embedding,
+without the factor 2.5 of Hessel et al. (arXiv 2104.08718), so that LAION's
+0.28 means what it meant there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vlmdata.checkpoint import Counts, Dataset, Manifest, Result, Shard, run_once
+from vlmdata.config import QualityConfig
+from vlmdata.layout import Step
+from vlmdata.measure.encoder import load_encoder
+from vlmdata.quality.embeddings import column_vectors, embed_shard, vector_column
+from vlmdata.quality.judges import Judge, Judges, judges
+from vlmdata.schema import SCORES, filled
+
+Scores = npt.NDArray[np.float32]
+
+
+def score_shard(dataset: Dataset, shard: Shard, config: QualityConfig) -> Shard:
+    """Embed and score a shard: table `scores` (`schema.SCORES`), a row a caption, in the captions' order.
+
+    Captions in a language that no judge knows have a null score. Table
+    `texts/<n>` holds the text embeddings of the n-th judge.
+    """
+    bench = judges(config)
+    tags = dataset.read(shard, Step.CAPTIONED, "captions", ["lang"])["lang"].to_pylist()
+    spoken = [bench.language(tag) for tag in tags]
+    needed = _needed(bench, spoken)
+    images = [embed_shard(dataset, shard, judge, config.device) for judge in needed]
+
+    reads = [dataset.digest(shard, Step.CAPTIONED, "captions", ["id", "caption_id", "text", "lang"])]
+    reads += [image.tables["images"].digest(["id", "embedding"]) for image in images]
+    judged_by = {language: judge.identity if (judge := bench.of(language)) else None for language in set(spoken)}
+    settings = {"languages": judged_by, "unlabelled": bench.unlabelled}
+
+    def work(_: Manifest | None) -> Result:
+        captions = dataset.read(shard, Step.CAPTIONED, "captions")
+        parts = [_unscored(captions, spoken, [bench.of(language) is None for language in spoken])]
+        tables = {}
+        for number, (judge, image) in enumerate(zip(needed, images, strict=True)):
+            mine = [bench.of(language) == judge for language in spoken]
+            scored, texts = _scored(dataset, captions, spoken, mine, judge, image, config.device)
+            parts.append(scored)
+            tables[f"texts/{number}"] = texts
+        order = pc.index_in(captions["caption_id"], value_set=(joined := pa.concat_tables(parts))["caption_id"])
+        total = captions.num_rows
+        counts = Counts(came=total, kept=total)
+        return Result({"scores": joined.take(order), **tables}, captions=counts)
+
+    return run_once(dataset, shard, Step.SCORES, reads, settings, work)
+
+
+def _needed(bench: Judges, spoken: Sequence[str]) -> list[Judge]:
+    """The judges that have something to do, in a stable order."""
+    asked = {judge.identity: judge for language in set(spoken) if (judge := bench.of(language))}
+    return [asked[identity] for identity in sorted(asked)]
+
+
+def _unscored(captions: pa.Table, spoken: Sequence[str], mask: Sequence[bool]) -> pa.Table:
+    rows = captions.filter(pa.array(mask, pa.bool_()))
+    language = pa.array(spoken, pa.string()).filter(pa.array(mask, pa.bool_()))
+    return filled(SCORES, rows.num_rows, id=rows["id"], caption_id=rows["caption_id"], language=language)
+
+
+def _scored(
+    dataset: Dataset,
+    captions: pa.Table,
+    spoken: Sequence[str],
+    mask: Sequence[bool],
+    judge: Judge,
+    image: Manifest,
+    device: str,
+) -> tuple[pa.Table, pa.Table]:
+    """Rows of `schema.SCORES` for one judge's captions, and their text embeddings."""
+    encoder = load_encoder(judge.model, judge.pretrained, device)
+    mine = pa.array(mask, pa.bool_())
+    rows = captions.filter(mine)
+    pictures = dataset.table(image.tables["images"])
+    distinct = rows["text"].combine_chunks().dictionary_encode()
+    unique_texts = distinct.dictionary.to_pylist()
+    texts = encoder.texts(unique_texts)[distinct.indices.to_numpy()]
+    cut = np.array(encoder.truncated(unique_texts), bool)[distinct.indices.to_numpy()]
+    texts_column = vector_column(texts)
+    place = pc.index_in(rows["id"], value_set=pictures["id"]).to_numpy()
+    vectors = column_vectors(pictures["embedding"])[place]
+    table = filled(
+        SCORES,
+        rows.num_rows,
+        id=rows["id"],
+        caption_id=rows["caption_id"],
+        score=pa.array(cosine(vectors, column_vectors(pa.chunked_array([texts_column])))),
+        model=judge.identity,
+        preprocessing=image.facts["preprocessing"],
+        precision=image.facts["precision"],
+        language=pa.array(spoken, pa.string()).filter(mine),
+        truncated=pa.array(cut),
+    )
+    return table, pa.table({"caption_id": rows["caption_id"], "embedding": texts_column})
+
+
+def cosine(images: Scores, texts: Scores) -> Scores:
+    """Row-wise cosine of L2-normalised vectors (n, d) and (n, d): float32 (n), summed in float64."""
+    products = images.astype(np.float64) * texts.astype(np.float64)
+    norms = np.linalg.norm(images.astype(np.float64), axis=1) * np.linalg.norm(texts.astype(np.float64), axis=1)
+    result: Scores = (products.sum(axis=1) / norms).astype(np.float32)
+    return result

@@ -1,0 +1,183 @@
+"""What each run did: append-only records in the store, one when it starts, one a stage, one when it ends.
+
+A run claims the next number by putting its first record conditionally, and
+names the run before it. `status` and `explain` read nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any
+
+from vlmdata import __version__, layout
+from vlmdata.checkpoint import Counts, Dataset, Shard
+from vlmdata.config import BuildConfig
+from vlmdata.errors import ConfigError
+from vlmdata.layout import REVISION, Stage, Step
+
+COMPLETED, IN_PART, STOPPED = "completed", "completed in part", "stopped"
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """A stage's accounts over all shards, and where its checkpoints are."""
+
+    stage: Stage
+    samples: Counts = Counts()
+    captions: Counts = Counts()
+    reasons: dict[str, int] = field(default_factory=dict)
+    caption_reasons: dict[str, int] = field(default_factory=dict)
+    open: int = 0
+    score_sum: float = 0.0
+    scored: tuple[float, float] = (0.0, 0.0)
+    shards: tuple[Shard, ...] = ()
+
+    @property
+    def rejection_rate(self) -> float | None:
+        """Rejected over in; None before anything came in."""
+        return self.samples.rejected / self.samples.came if self.samples.came else None
+
+
+def report(dataset: Dataset, stage: Stage, shards: Sequence[Shard]) -> StageReport:
+    """Add up the manifests of a stage."""
+    manifests = [dataset.manifest(shard, Step(stage.value)) for shard in shards]
+    scored = [manifest.facts.get("scored", [0.0, 0.0]) for manifest in manifests]
+    return StageReport(
+        stage=stage,
+        samples=sum((m.samples for m in manifests), Counts()),
+        captions=sum((m.captions for m in manifests), Counts()),
+        reasons=_total(m.reasons for m in manifests),
+        caption_reasons=_total(m.caption_reasons for m in manifests),
+        open=sum(m.open for m in manifests),
+        score_sum=sum(m.facts.get("score_sum", 0.0) for m in manifests),
+        scored=(sum(s for s, _ in scored), sum(n for _, n in scored)),
+        shards=tuple(shards),
+    )
+
+
+def _total(tallies: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for tally in tallies:
+        total.update(tally)
+    return dict(sorted(total.items()))
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is under way, or one that was."""
+
+    dataset: Dataset
+    number: int
+
+    def record(self, name: str, content: dict[str, Any]) -> None:
+        """Put one record of this run."""
+        path = layout.run_path(self.dataset.name, self.number, name)
+        self.dataset.store.create(path, json.dumps(content, indent=1, sort_keys=True).encode())
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """One record of this run, or None."""
+        try:
+            content = self.dataset.store.get(layout.run_path(self.dataset.name, self.number, name))
+        except FileNotFoundError:
+            return None
+        record: dict[str, Any] = json.loads(content)
+        return record
+
+    def stage_done(self, done: StageReport) -> None:
+        """Record a stage's report."""
+        content = asdict(done)
+        content["samples"] = done.samples.model_dump(by_alias=True)
+        content["captions"] = done.captions.model_dump(by_alias=True)
+        self.record(done.stage.value, content)
+
+    def stage(self, stage: Stage) -> StageReport | None:
+        """A stage's report, or None if this run did not reach it."""
+        content = self.read(stage.value)
+        if content is None:
+            return None
+        return StageReport(
+            **{
+                **content,
+                "stage": stage,
+                "samples": Counts(**content["samples"]),
+                "captions": Counts(**content["captions"]),
+                "scored": tuple(content["scored"]),
+                "shards": tuple(Shard(**shard) for shard in content["shards"]),
+            }
+        )
+
+    def finish(self, outcome: str, message: str, **facts: Any) -> None:
+        """Record how the run ended."""
+        self.record("end", {"outcome": outcome, "message": message, "ended": _now(), **facts})
+
+
+def start_run(dataset: Dataset, config: BuildConfig) -> Run:
+    """Claim the next run number."""
+    while True:
+        before = last_run(dataset)
+        run = Run(dataset, before.number + 1 if before else 1)
+        content = {
+            "number": run.number,
+            "parent": before.number if before else None,
+            "started": _now(),
+            "version": __version__,
+            "config": config.model_dump(mode="json"),
+        }
+        path = layout.run_path(dataset.name, run.number, "start")
+        if dataset.store.create(path, json.dumps(content, indent=1, sort_keys=True).encode()):
+            return run
+
+
+def last_run(dataset: Dataset) -> Run | None:
+    """The newest run of a dataset."""
+    prefix = f"{layout.runs_prefix(dataset.name)}/"
+    numbers = {int(path.removeprefix(prefix).split("/", 1)[0]) for path in dataset.store.list(prefix)}
+    return Run(dataset, max(numbers)) if numbers else None
+
+
+def existing_run(dataset: Dataset) -> Run:
+    """The newest run, for commands that need one.
+
+    Raises:
+        ConfigError: the store has no run of this dataset; the ones it has are named.
+    """
+    run = last_run(dataset)
+    if run is None:
+        known = sorted({path.split("/", 1)[0] for path in dataset.store.list("")})
+        hint = f"it has {', '.join(known)}" if known else "it is empty"
+        raise ConfigError(f"dataset = {dataset.name!r}: no run of it in {dataset.store_url} ({hint})")
+    return run
+
+
+def fingerprint(dataset: Dataset, config: BuildConfig, listing: Sequence[Shard]) -> str:
+    """What decides a build's outcome: the source's listing, the settings, the code's revisions."""
+    from vlmdata.quality.judges import judges
+
+    bench = judges(config.quality)
+    parts = {
+        "listing": [shard.manifests[Step.LISTING] for shard in listing],
+        "settings": config.settings(),
+        "models": [bench.default.settings(), {tag: judge.settings() for tag, judge in bench.special.items()}],
+        "revisions": {step.value: revision for step, revision in REVISION.items()},
+    }
+    return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def finished_alike(dataset: Dataset, fingerprint: str) -> Run | None:
+    """The newest run, if it completed from the same source and settings, and its export is still there."""
+    run = last_run(dataset)
+    end = run.read("end") if run else None
+    if run is None or end is None or end["outcome"] != COMPLETED or end.get("fingerprint") != fingerprint:
+        return None
+    final = run.stage(Stage.FINAL)
+    there = final is not None and all(dataset.store.exists(path) for path in end.get("export_files", []))
+    return run if there else None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

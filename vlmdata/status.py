@@ -1,0 +1,53 @@
+"""The funnel of a dataset: what came into each stage, what became of it, and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vlmdata.checkpoint import Dataset
+from vlmdata.layout import Stage
+from vlmdata.runs import Run, StageReport, existing_run
+
+
+def status(dataset: Dataset) -> dict[str, Any]:
+    """The newest run as one object: `{"dataset", "run", "outcome", "stages": {stage: {…}}}`.
+
+    Every stage has a row; one that was not reached has zeros. `mean_score` is
+    the mean over samples of their best CLIPScore: of what a stage kept, as far
+    as it was scored later; null until then.
+    """
+    return describe_run(existing_run(dataset))
+
+
+def describe_run(run: Run) -> dict[str, Any]:
+    """One run's funnel; see `status`."""
+    reports = {stage: run.stage(stage) or StageReport(stage) for stage in Stage}
+    end = run.read("end") or {}
+    return {
+        "dataset": run.dataset.name,
+        "run": run.number,
+        "outcome": end.get("outcome", "under way or killed"),
+        "message": end.get("message"),
+        "export": end.get("export"),
+        "stages": {stage.value: _row(reports, stage) for stage in Stage},
+    }
+
+
+def _row(reports: dict[Stage, StageReport], stage: Stage) -> dict[str, Any]:
+    report = reports[stage]
+    return {
+        **report.samples.model_dump(by_alias=True),
+        "rejection_rate": report.rejection_rate,
+        "mean_score": _mean_score(reports, stage),
+        "reasons": report.reasons,
+        "captions": {**report.captions.model_dump(by_alias=True), "reasons": report.caption_reasons},
+    }
+
+
+def _mean_score(reports: dict[Stage, StageReport], stage: Stage) -> float | None:
+    checked = reports[Stage.CHECKED]
+    total, number = checked.scored if stage < Stage.CHECKED else (checked.score_sum, checked.samples.kept)
+    if stage is Stage.FINAL:
+        final = reports[stage]
+        total, number = final.score_sum, final.samples.kept
+    return total / number if number else None
