@@ -148,7 +148,7 @@ def existing_run(dataset: Dataset) -> Run:
     """
     run = last_run(dataset)
     if run is None:
-        known = sorted({path.split("/", 1)[0] for path in dataset.store.list("")})
+        known = dataset.store.children("")
         hint = f"it has {', '.join(known)}" if known else "it is empty"
         raise ConfigError(f"dataset = {dataset.name!r}: no run of it in {dataset.store_url} ({hint})")
     return run
@@ -174,9 +174,8 @@ def finished_alike(dataset: Dataset, fingerprint: str) -> Run | None:
     end = run.read("end") if run else None
     if run is None or end is None or end["outcome"] != COMPLETED or end.get("fingerprint") != fingerprint:
         return None
-    final = run.stage(Stage.FINAL)
-    there = final is not None and all(dataset.store.exists(path) for path in end.get("export_files", []))
-    return run if there else None
+    whole = end.get("whole")
+    return run if whole and dataset.store.exists(whole) else None
 
 
 def _now() -> str:

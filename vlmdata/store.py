@@ -69,6 +69,10 @@ class Store:
         """Sorted paths of all objects below a prefix; none if there is no such prefix."""
         raise NotImplementedError
 
+    def children(self, prefix: str) -> list[str]:
+        """Sorted names directly below a prefix."""
+        raise NotImplementedError
+
     def locate(self, path: str) -> str:
         """The object's absolute path or URL, for people and for other readers."""
         raise NotImplementedError
@@ -122,6 +126,10 @@ class LocalStore(Store):
             base = Path(folder).relative_to(self.root).as_posix()
             found += [f"{base}/{name}" for name in names if not name.startswith(".part-")]
         return sorted(found)
+
+    def children(self, prefix: str) -> list[str]:
+        folder = self.root / prefix
+        return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
 
     def locate(self, path: str) -> str:
         return str(self.root / path)
@@ -194,6 +202,15 @@ class S3Store(Store):
             self.fs.invalidate_cache()
             found = self.fs.find(f"{self.root}/{prefix}")
         return sorted(name.removeprefix(f"{self.root}/") for name in found)
+
+    def children(self, prefix: str) -> list[str]:
+        folder = f"{self.root}/{prefix}".rstrip("/")
+        with self._errors():
+            try:
+                found = self.fs.ls(folder, detail=False)
+            except FileNotFoundError:
+                return []
+        return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in found)
 
     def locate(self, path: str) -> str:
         return f"{self.url}/{path}"

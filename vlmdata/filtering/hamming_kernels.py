@@ -1,7 +1,7 @@
 """The inner loops of the near-duplicate search, compiled by numba; import this only where it is about to run.
 
-They release the GIL and are run from plain threads. Numba's own `parallel=True` is not used: its default threading
-layer ends the process when two threads enter it at once, as two tasks of one worker would.
+They release the GIL and are run from plain threads. Numba's own `parallel=True` is not used: its default
+threading layer ends the process when two threads enter it at once, as two tasks of one worker would.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic
 
-# A neighbour that was found is one integer, distance above position: the smaller is the nearer, then the earlier.
+# A neighbour found is one integer, distance above position: the smaller is the nearer, then the earlier.
 POSITION_BITS = 32
 NOBODY = np.uint64(2**64 - 1)
 
@@ -20,32 +20,33 @@ _POSITION_SHIFT = np.uint64(POSITION_BITS)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _popcount(_typing: Any, _value: Any) -> Any:
-    """The number of set bits of a uint64, one machine instruction."""
-
+def _emit_popcount(_typing: Any, _value: Any) -> Any:
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.ctpop(arguments[0])
 
     return types.uint64(types.uint64), generate
 
 
-@njit(inline="always")  # type: ignore[untyped-decorator]
+# The number of set bits of a uint64, one machine instruction.
+_popcount: Any = intrinsic(_emit_popcount)
+
+
+@njit(inline="always")
 def _bucket(value: Any, mask: Any, shift: Any) -> Any:
     """Multiplicative hashing (Knuth, TAOCP 6.4) of the bits under the mask."""
     return ((value & mask) * _GOLDEN) >> shift
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True)
 def _table(count: Any, bucket_bits: Any) -> Any:
     """Room for `count` hashes in buckets: (starts, values, positions)."""
     starts = np.empty((1 << bucket_bits) + 2, dtype=np.uint64)
     return starts, np.empty(count, dtype=np.uint64), np.empty(count, dtype=np.uint32)
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True)
 def _fill(table: Any, hashes: Any, mask: Any, shift: Any) -> None:
-    """Counting sort by bucket, stable: bucket b is values[starts[b]:starts[b + 1]], in the order of the input."""
+    """Counting sort, stable: bucket b is values[starts[b]:starts[b + 1]], in the order of the input."""
     starts, values, positions = table
     one = np.uint64(1)
     starts[:] = 0
@@ -61,12 +62,12 @@ def _fill(table: Any, hashes: Any, mask: Any, shift: Any) -> None:
         positions[slot] = position
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True)
 def _any_within(value: Any, values: Any, start: Any, stop: Any, radius: Any) -> Any:
     """Whether any of values[start:stop] lies within the radius.
 
-    No branch and unsigned bounds: only so does the compiler vectorise it (a signed index might count from the end,
-    and is gathered), which makes it five times as fast. Almost all buckets hold no neighbour.
+    No branch and unsigned bounds: only so does the compiler vectorise it (a signed index might count from the
+    end, and is gathered), which makes it five times as fast. Almost all buckets hold no neighbour.
     """
     smallest = np.uint64(64)
     for slot in range(np.uint64(start), np.uint64(stop)):
@@ -74,9 +75,11 @@ def _any_within(value: Any, values: Any, start: Any, stop: Any, radius: Any) -> 
     return smallest <= radius
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def nearest_earlier(earlier: Any, later: Any, radius: Any, masks: Any, bucket_bits: Any, nearest: Any) -> None:
-    """Lower `nearest` of each later hash to its nearest earlier one among those that agree on all bits of some mask."""
+@njit(nogil=True, cache=True)
+def nearest_earlier(
+    earlier: Any, later: Any, radius: Any, masks: Any, bucket_bits: Any, nearest: Any
+) -> None:
+    """Lower `nearest` of each later hash to its nearest earlier one that agrees with it on a mask's bits."""
     shift = np.uint64(64 - bucket_bits)
     left, right = _table(len(earlier), bucket_bits), _table(len(later), bucket_bits)
     for mask in masks:
@@ -93,7 +96,7 @@ def nearest_earlier(earlier: Any, later: Any, radius: Any, masks: Any, bucket_bi
                     nearest[place] = min(nearest[place], found)
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True)
 def _nearest(value: Any, table: Any, start: Any, stop: Any) -> Any:
     """The nearest of a bucket, of equals the earliest."""
     best = NOBODY
@@ -102,13 +105,14 @@ def _nearest(value: Any, table: Any, start: Any, stop: Any) -> Any:
     return best
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True)
 def decide_in_order(hashes: Any, first: Any, radius: Any, nearest: Any) -> None:
     """Greedy over a short run, best first: each is compared with those of the run that were kept before it.
 
-    `first` is the position of the run's first hash among all; `nearest` already knows those kept before the run.
+    `first` is the position of the run's first hash among all; `nearest` already knows those kept before the
+    run.
     """
-    kept = (np.empty(0, dtype=np.uint64), np.empty(len(hashes), dtype=np.uint64), np.empty(len(hashes), dtype=np.uint32))
+    kept = _table(len(hashes), 0)
     count = np.uint64(0)
     for position in range(len(hashes)):
         value = hashes[position]
@@ -120,14 +124,14 @@ def decide_in_order(hashes: Any, first: Any, radius: Any, nearest: Any) -> None:
             count += np.uint64(1)
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True)
 def emit_pairs(
     first: Any, second: Any, same: Any, radius: Any, masks: Any, tables: Any, bucket_bits: Any, limit: Any
 ) -> Any:
     """All pairs within the radius that agree on one of the masks tables[0]..tables[1] and on none before it.
 
-    The last condition lets every pair out of one table only. With `same`, both sides are one array and a pair comes
-    once, the earlier position first. Stops at one pair above the limit.
+    The last condition lets every pair out of one table only. With `same`, both sides are one array and a pair
+    comes once, the earlier position first. Stops at one pair above the limit.
 
     Returns:
         (pairs, distances): uint64, position in `first` above position in `second`, 32 bits each; and uint8.
@@ -163,7 +167,7 @@ def emit_pairs(
     return pairs[:count], distances[:count]
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True)
 def _agree_first(difference: Any, masks: Any, table: Any) -> Any:
     """Whether two hashes agree on the bits of this table's mask, and on those of no earlier one."""
     if difference & masks[table]:

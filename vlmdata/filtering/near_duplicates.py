@@ -1,9 +1,10 @@
 """Exact search for near-duplicates among 64-bit perceptual hashes, and the choice of which of them stay.
 
-The search is block permutation (Manku, Jain, Das Sarma, "Detecting near-duplicates for web crawling", WWW 2007,
-section 3): cut the 64 bits into radius + m blocks; two hashes within the radius differ in at most `radius` blocks, so
-they agree on at least m whole ones. One table for each choice of m blocks, bucketed by their bits, therefore brings
-every such pair together at least once: recall is 1, and each meeting is checked, so nothing else comes out.
+The search is block permutation (Manku, Jain, Das Sarma, "Detecting near-duplicates for web crawling", WWW
+2007, section 3): cut the 64 bits into radius + m blocks; two hashes within the radius differ in at most
+`radius` blocks, so they agree on at least m whole ones. One table for each choice of m blocks, bucketed by
+their bits, therefore brings every such pair together at least once: recall is 1, and each meeting is checked,
+so nothing else comes out.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ Positions = npt.NDArray[np.int64]
 
 HASH_BITS = 64
 MAX_RADIUS = 16
-# Each thread files both sides in tables of its own, 12 bytes a hash, and notes what it found, 8 bytes a hash.
+# Each thread has tables and findings of its own, some 16 bytes a hash: more threads would cost more memory
+# than all else together.
 _MAX_THREADS = 8
 # Runs this short are compared pair by pair; tables cost more than they spare.
 _SHORT_RUN = 1024
@@ -40,10 +42,10 @@ class Decision:
 
     Attributes:
         kept: bool (n,).
-        duplicate_of: int64 (n,), index of the kept sample that a dropped one is within the radius of; -1 for kept
-            samples and for duplicates of published ones.
-        duplicate_of_published: int64 (n,), index into `against` of the published sample it is within the radius of,
-            else -1.
+        duplicate_of: int64 (n,), index of the kept sample that a dropped one is within the radius of; -1 for
+            kept samples and for duplicates of published ones.
+        duplicate_of_published: int64 (n,), index into `against` of the published sample it is within the
+            radius of, else -1.
         distance: int16 (n,), Hamming distance in bits to the sample named; -1 for kept samples.
     """
 
@@ -56,29 +58,34 @@ class Decision:
 def keep_best(hashes: Hashes, rank: Positions, radius: int, *, against: Hashes | None = None) -> Decision:
     """Keep the best of all samples that are near-duplicates of one another.
 
-    Published samples (`against`) always stay, and what is within the radius of one is dropped. Of the others, taken
-    from best to worst, each stays unless one that already stays is within the radius; so no two kept ones are within
-    it, and nothing is dropped for the sake of a sample that is itself dropped. A dropped sample names the nearest
-    published one within the radius (ties: the first in `against`); if there is none, the nearest kept one that
-    outranks it (ties: the better ranked). Equal hashes share one verdict, that of the best ranked among them.
+    Published samples (`against`) always stay, and what is within the radius of one is dropped. Of the others,
+    taken from best to worst, each stays unless one that already stays is within the radius; so no two kept
+    ones are within it, and nothing is dropped for the sake of a sample that is itself dropped. A dropped
+    sample names the nearest published one within the radius (ties: the first in `against`); if there is none,
+    the nearest kept one that outranks it (ties: the better ranked). Equal hashes share one verdict, that of
+    the best ranked among them.
 
-    Pairs are never listed, so memory is linear (some 100 bytes a hash) however large a cluster is.
+    Pairs are never listed, so memory is linear (some 100 bytes a hash and 16 for each thread)
+    however large a cluster is.
 
     Args:
         hashes: uint64 (n,).
-        rank: int64 (n,), lower is better, no two equal. The result depends on ranks only, not on the order of rows.
+        rank: int64 (n,), lower is better, no two equal. The result depends on ranks only, not on the order of
+            rows.
         radius: largest Hamming distance of duplicates, 0 to 16 bits.
         against: uint64 (m,), hashes of samples already published.
 
     Raises:
-        ValueError: hashes are not uint64 vectors, ranks do not fit them or repeat, or the radius is out of range.
+        ValueError: hashes are not uint64 vectors, ranks do not fit them or repeat, or the radius is out of
+            range.
     """
-    _check(hashes, radius, against)
-    if rank.shape != hashes.shape or len(np.unique(rank)) != len(rank):
-        raise ValueError(f"rank: {rank.shape} for {hashes.shape} hashes; expected one for each, no two equal")
+    hashes = _checked("hashes", hashes)
+    against = _checked("against", hashes[:0] if against is None else against)
+    _check_radius(radius)
+    _check_rank(rank, len(hashes))
     best, group = _collapse(hashes, rank)
     distinct = hashes[best]
-    published = _nearest_earlier(distinct[:0] if against is None else against, distinct, radius)
+    published = _nearest_earlier(against, distinct, radius)
     undecided = np.flatnonzero(~_is_found(published))
     nearest = _nobody(len(undecided))
     _decide(distinct[undecided], nearest, 0, len(undecided), radius)
@@ -90,8 +97,8 @@ def pairs_within(
 ) -> tuple[Positions, Positions, npt.NDArray[np.int16]]:
     """List all pairs of hashes within the radius, each once.
 
-    Collapse equal hashes first: k of them make k (k - 1) / 2 pairs. To choose what stays, use `keep_best`, which lists
-    no pairs.
+    Collapse equal hashes first: k of them make k (k - 1) / 2 pairs. To choose what stays, use `keep_best`,
+    which lists no pairs.
 
     Args:
         hashes: uint64 (n,).
@@ -100,18 +107,23 @@ def pairs_within(
         limit: the most pairs to return; 10 million take some 400 MB at their peak.
 
     Returns:
-        (i, j, distance), int64, int64 and int16, in order of i and j. Without `against` both index `hashes` and
-        i < j; with it, j indexes `against`.
+        (i, j, distance), int64, int64 and int16, in order of i and j. Without `against` both index `hashes`
+        and i < j; with it, j indexes `against`.
 
     Raises:
-        ValueError: hashes are not uint64 vectors, the radius is out of range, or there are more pairs than the limit.
+        ValueError: hashes are not uint64 vectors, the radius is out of range, or there are more pairs than
+            the limit.
     """
-    _check(hashes, radius, against)
     from vlmdata.filtering.hamming_kernels import POSITION_BITS
 
-    pairs, distances = _all_pairs(hashes, hashes if against is None else against, radius, against is None, limit)
+    hashes = _checked("hashes", hashes)
+    others = hashes if against is None else _checked("against", against)
+    _check_radius(radius)
+    pairs, distances = _all_pairs(hashes, others, radius, against is None, limit)
     if len(pairs) > limit:
-        raise ValueError(f"pairs: more than {limit} within {radius} bits; collapse equal hashes, or use keep_best")
+        raise ValueError(
+            f"pairs: more than {limit} within {radius} bits; collapse equal hashes, or use keep_best"
+        )
     order = np.argsort(pairs)
     pairs = pairs[order]
     first = (pairs >> np.uint64(POSITION_BITS)).astype(np.int64)
@@ -120,13 +132,13 @@ def pairs_within(
 
 
 def expected_chance_drops(n: int, radius: int) -> float:
-    """How many of n unrelated pictures `keep_best` is expected to drop because their hashes are close by chance.
+    """How many of n unrelated pictures `keep_best` will likely drop because their hashes are close by chance.
 
-    The model: bits are set where a coefficient lies above the median of the 64, so 32 are; the first, the mean
-    brightness, always is. So a hash of an unrelated picture is a uniform choice of 31 of 63 bits, and the distance of
-    two is 2 (31 - overlap), the overlap being hypergeometric. A sample is dropped unless all those kept before it are
-    farther away; with p the chance for one pair, n samples leave about ln(1 + p n) / p. Real photographs are not
-    uniform: this is the least to expect.
+    The model: bits are set where a coefficient lies above the median of the 64, so 32 are; the first, the
+    mean brightness, always is. So a hash of an unrelated picture is a uniform choice of 31 of 63 bits, and
+    the distance of two is 2 (31 - overlap), the overlap being hypergeometric. A sample is dropped unless all
+    those kept before it are farther away; with p the chance for one pair, about ln(1 + p n) / p of n samples
+    stay. Real photographs are not uniform: this is the least to expect.
 
     Args:
         n: number of samples, 0 or more.
@@ -145,11 +157,13 @@ def expected_chance_drops(n: int, radius: int) -> float:
     return max(0.0, n - (log1p(p * (n - 0.5)) - log1p(-p * 0.5)) / p)
 
 
-def _check(hashes: Hashes, radius: int, against: Hashes | None) -> None:
-    for name, values in (("hashes", hashes), ("against", against)):
-        if values is not None and (values.dtype != np.uint64 or values.ndim != 1):
-            raise ValueError(f"{name}: {values.dtype} of shape {values.shape}; expected a vector of uint64")
-    _check_radius(radius)
+def _checked(name: str, hashes: Hashes) -> Hashes:
+    """The hashes, copied if strided or read-only (as from Arrow): numba would compile anew for them."""
+    if hashes.dtype != np.uint64 or hashes.ndim != 1:
+        raise ValueError(f"{name}: {hashes.dtype} of shape {hashes.shape}; expected a vector of uint64")
+    if len(hashes) >= 2**32:
+        raise ValueError(f"{name}: {len(hashes)} hashes; expected fewer than 2**32")
+    return np.require(hashes, requirements=["C", "W"])
 
 
 def _check_radius(radius: int) -> None:
@@ -157,8 +171,17 @@ def _check_radius(radius: int) -> None:
         raise ValueError(f"radius: {radius}; expected 0 to {MAX_RADIUS} bits")
 
 
+def _check_rank(rank: Positions, count: int) -> None:
+    if rank.dtype != np.int64 or rank.shape != (count,):
+        raise ValueError(f"rank: {rank.dtype} of shape {rank.shape}; expected int64 of shape ({count},)")
+    ordered = np.sort(rank)
+    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+    if len(repeated):
+        raise ValueError(f"rank: {repeated[0]} is given twice; expected no two equal")
+
+
 def _collapse(hashes: Hashes, rank: Positions) -> tuple[Positions, Positions]:
-    """The best-ranked sample of each distinct hash, best first, and for every sample its place among those."""
+    """The best-ranked sample of each distinct hash, best first, and every sample's place among those."""
     order = np.lexsort((rank, hashes))
     starts_group = np.ones(len(hashes), dtype=np.bool_)
     starts_group[1:] = hashes[order[1:]] != hashes[order[:-1]]
@@ -171,7 +194,9 @@ def _collapse(hashes: Hashes, rank: Positions) -> tuple[Positions, Positions]:
     return best[by_rank], group
 
 
-def _decision(best: Positions, group: Positions, published: Hashes, undecided: Positions, nearest: Hashes) -> Decision:
+def _decision(
+    best: Positions, group: Positions, published: Hashes, undecided: Positions, nearest: Hashes
+) -> Decision:
     """Spread the verdicts on distinct hashes over all samples."""
     twin, twin_distance = _unpack(nearest)
     of_sample = np.full(len(best), -1, dtype=np.int64)
@@ -192,8 +217,9 @@ def _decision(best: Positions, group: Positions, published: Hashes, undecided: P
 def _decide(hashes: Hashes, nearest: Hashes, first: int, last: int, radius: int) -> None:
     """Settle hashes[first:last], sorted from best to worst, in place.
 
-    On entry `nearest` knows all neighbours kept before `first`. The better half is settled, then shown to the worse
-    half at once, then that is settled: every hash meets all kept ones that outrank it, and dropped ones meet nobody.
+    On entry `nearest` knows all neighbours kept before `first`. The better half is settled, then shown to the
+    worse half at once, then that is settled: every hash meets all kept ones that outrank it, and dropped ones
+    meet nobody.
     """
     from vlmdata.filtering.hamming_kernels import decide_in_order
 
@@ -209,7 +235,7 @@ def _decide(hashes: Hashes, nearest: Hashes, first: int, last: int, radius: int)
 
 
 def _nearest_earlier(earlier: Hashes, later: Hashes, radius: int) -> Hashes:
-    """For each later hash its nearest earlier one within the radius (ties: the first), distance above position."""
+    """For each later hash its nearest earlier one within the radius (ties: the first)."""
     from vlmdata.filtering.hamming_kernels import nearest_earlier
 
     if len(earlier) == 0 or len(later) == 0:
@@ -253,9 +279,10 @@ def _all_pairs(
 
 
 def _plan(radius: int, first: int, second: int) -> tuple[Hashes, int, int]:
-    """The cheapest tables for two sides of these lengths: their masks, the bits of a bucket's number, and threads.
+    """The cheapest tables for two sides of these lengths: masks, bits of a bucket's number, threads.
 
-    To agree on more blocks takes more tables with emptier buckets; to agree on none, one bucket with everything.
+    To agree on more blocks takes more tables with emptier buckets; to agree on none, one bucket with
+    everything.
     """
     plans = []
     for agreeing in range(0 if radius else 1, _MOST_AGREEING + 1):

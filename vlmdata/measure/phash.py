@@ -1,7 +1,8 @@
 """Perceptual hashes of many pictures at once, bit for bit those of `imagehash.phash`.
 
-The hash is a fact about pixels: 8 x 8 low frequencies of a 32 x 32 greyscale tile, one bit each, set where the
-coefficient lies above their median (https://www.hackerfactor.com/blog/index.php?/archives/432-Looks-Like-It.html).
+The hash is a fact about pixels: 8 x 8 low frequencies of a 32 x 32 greyscale tile, one bit each, set where
+the coefficient lies above their median
+(https://www.hackerfactor.com/blog/index.php?/archives/432-Looks-Like-It.html).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 TILE_SIDE = 32
 HASH_SIDE = 8
-# float64 coefficients are eight times the size of their tiles; a block this long keeps them inside a core's cache.
+# Coefficients take eight times the room of their tiles; those of a block this long stay in a core's cache.
 _BLOCK = 64
 
 
@@ -41,8 +42,8 @@ def phash_tiles(tiles: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
         tiles: uint8 of shape (n, 32, 32), as `tile` makes them; n may be 0.
 
     Returns:
-        uint64 of shape (n,). The first bit (the mean brightness) is the highest, so that `f"{value:016x}"` equals
-        `str(imagehash.phash(image))`.
+        uint64 of shape (n,). The first bit (the mean brightness) is the highest, so that `f"{value:016x}"`
+        equals `str(imagehash.phash(image))`.
 
     Raises:
         ValueError: the tiles are not uint8 of shape (n, 32, 32).
@@ -59,10 +60,10 @@ def phash_tiles(tiles: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
 def _low_frequencies(tiles: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
     """The 8 x 8 corner of the unnormalised DCT-II, float64 of shape (n, 64).
 
-    The same transform in the same order as imagehash, rather than a matrix product: on flat or symmetric pictures most
-    coefficients are zero but for rounding, and there the last bit of each decides the hash.
+    The same transform in the same order as imagehash, rather than a matrix product: on flat or symmetric
+    pictures most coefficients are zero but for rounding, and there the last bit of each decides the hash.
     """
-    from scipy.fft import dct
+    from scipy.fft import dct  # type: ignore[import-untyped, unused-ignore]
 
     columns: Any = dct(tiles.astype(np.float64), axis=1)[:, :HASH_SIDE, :]
     corner = dct(columns, axis=2)[:, :, :HASH_SIDE]
@@ -70,7 +71,7 @@ def _low_frequencies(tiles: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
 
 
 def _above_median(coefficients: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """Whether each coefficient lies above the median of its row; of an even number, that is the mean of the middle two."""
+    """Whether each coefficient lies above its row's median, which is the mean of the middle two."""
     middle = coefficients.shape[1] // 2
     ordered = np.partition(coefficients, (middle - 1, middle), axis=1)
     median = (ordered[:, middle - 1] + ordered[:, middle]) / 2

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from PIL import Image
 
 from vlmdata.checkpoint import Counts, Dataset, Manifest, Result, Shard, run_once
 from vlmdata.layout import Step
-from vlmdata.measure.encoder import Encoder, load_encoder
+from vlmdata.measure.encoder import IMAGE_BATCH, Encoder, load_encoder
 from vlmdata.measure.pixels import upright_rgb
 from vlmdata.progress import advance
 from vlmdata.quality.judges import Judge
@@ -67,27 +68,31 @@ def column_vectors(column: pa.ChunkedArray) -> Vectors:
 def _embed(encoder: Encoder, pictures: Iterable[Any]) -> Vectors:
     """L2-normalised vectors (n, d); a picture that cannot be read gets NaN."""
     found = [np.empty((0, encoder.dim), np.float32)]
-    for prepared in _batches(_prepared(encoder, pictures), encoder.image_batch):
-        found.append(encoder.images(np.stack(prepared)))
-        advance(Step.CHECKED, len(prepared))
+    for prepared in _batches(_prepared(encoder, pictures), IMAGE_BATCH):
+        readable = [one for one in prepared if one is not None]
+        vectors = np.full((len(prepared), encoder.dim), np.nan, np.float32)
+        if readable:
+            vectors[[one is not None for one in prepared]] = encoder.images(np.stack(readable))
+        found.append(vectors)
+        advance(Step.SCORES, len(prepared))
     return np.concatenate(found)
 
 
-def _prepared(encoder: Encoder, pictures: Iterable[Any]) -> Iterator[Vectors]:
+def _prepared(encoder: Encoder, pictures: Iterable[Any]) -> Iterator[Vectors | None]:
     """Pictures as the model wants them, decoded on threads while the model works."""
 
-    def prepare(data: Any) -> Vectors:
+    def prepare(data: Any) -> Vectors | None:
         try:
             with Image.open(io.BytesIO(data)) as image:
                 return encoder.prepare(upright_rgb(image))
         except (OSError, ValueError, SyntaxError, MemoryError):
-            # It decoded in stage 01. NaN becomes the failure `not_embedded` of this sample, and the batch survives.
-            return np.full(encoder.input_shape, np.nan, np.float32)
+            # It decoded in stage 01: NaN becomes the failure `not_embedded` of this sample, and the batch survives.
+            return None
 
-    waiting: deque[Future[Vectors]] = deque()
+    waiting: deque[Future[Vectors | None]] = deque()
     for picture in pictures:
         waiting.append(_threads().submit(prepare, picture))
-        if len(waiting) >= _AHEAD * encoder.image_batch:
+        if len(waiting) >= _AHEAD * IMAGE_BATCH:
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
@@ -98,12 +103,6 @@ def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(thread_name_prefix="prepare")
 
 
-def _batches(items: Iterable[Vectors], size: int) -> Iterator[list[Vectors]]:
-    batch: list[Vectors] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
+def _batches(items: Iterator[Vectors | None], size: int) -> Iterator[list[Vectors | None]]:
+    while batch := list(islice(items, size)):
         yield batch

@@ -60,14 +60,14 @@ def judges(config: QualityConfig) -> Judges:
         accept_above=config.accept_above,
         reject_below=config.reject_below,
     )
-    special = {tag.split("-", 1)[0].lower(): _judge(choice) for tag, choice in config.languages.items()}
-    return Judges(_judge(named), special, config.unlabelled_language)
+    special = {(language := tag.split("-", 1)[0].lower()): _judge(choice, language) for tag, choice in config.languages.items()}
+    return Judges(_judge(named, config.unlabelled_language), special, config.unlabelled_language)
 
 
 @lru_cache(maxsize=32)
-def _judge(choice: LanguageModel) -> Judge:
+def _judge(choice: LanguageModel, language: str) -> Judge:
     about = describe(choice.model, choice.pretrained)
-    calibration = thresholds_for(choice.model, choice.pretrained)
+    calibration = thresholds_for(choice.model, choice.pretrained, language)
     accept = calibration.accept_above if choice.accept_above == "auto" else choice.accept_above
     reject = calibration.reject_below if choice.reject_below == "auto" else choice.reject_below
     return Judge(

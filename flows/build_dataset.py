@@ -1,0 +1,97 @@
+"""The whole of it: a source becomes a training set, stage by stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from prefect import flow
+from prefect.states import Completed, Failed
+
+from flows.engine import Engine, once
+from tasks.captioning import caption_shard
+from tasks.export import export_shard, plan_export
+from tasks.filtering import filter_shard, find_duplicates, measure_shard
+from tasks.ingest import ingest_shard, list_source
+from tasks.job import Job
+from tasks.quality import judge_shard, score_shard
+from tasks.stages import check, close_stage, finish_run, start_run, stop_run
+from vlmdata.checkpoint import Shard
+from vlmdata.config import BuildConfig
+from vlmdata.errors import VlmdataError
+from vlmdata.layout import Stage, Step
+from vlmdata.runs import IN_PART
+
+
+@flow(name="build-dataset", flow_run_name="build-{config.dataset}")
+def build_dataset(config: BuildConfig, to: Stage = Stage.FINAL) -> Any:
+    """Build a training set; what is done already is not done again.
+
+    Ends `Completed`; `CompletedInPart` if a rerun may mend what failed; or
+    failed with the name of the reason: ConfigError, SourceError, StoreError,
+    GateFailed, BuildIncomplete.
+
+    Args:
+        config: The build: source, store, rules, models, export.
+        to: The last stage to make.
+    """
+    try:
+        once(check, config)
+        listing = once(list_source, config)
+        told = _build(once(start_run, config), listing, to)
+    except VlmdataError as error:
+        return Failed(name=type(error).__name__, message=str(error))
+    name = "CompletedInPart" if told["outcome"] == IN_PART else "Completed"
+    return Completed(name=name, message=told["message"], data=told)
+
+
+def _build(job: Job, listing: list[Shard], to: Stage) -> dict[str, Any]:
+    shards, reports = listing, []
+    try:
+        with Engine(job) as engine:
+            for stage, make in STAGES.items():
+                shards = make(engine, shards)
+                reports.append(once(close_stage, job, stage, shards))
+                if stage == to:
+                    break
+        return once(finish_run, job, reports, listing)
+    except VlmdataError as error:
+        stop_run(job, error)
+        raise
+
+
+def ingest(engine: Engine, listing: Sequence[Shard]) -> list[Shard]:
+    """00_raw: original bytes, captions, provenance."""
+    return engine.each(ingest_shard, listing, Step.RAW)
+
+
+def filter_(engine: Engine, raw: Sequence[Shard]) -> list[Shard]:
+    """01_filtered: measured once; rules and near-duplicates decided over all shards."""
+    measured = engine.each(measure_shard, raw, Step.FACTS)
+    engine.require_all("near-duplicates are sought")
+    return engine.each(filter_shard, once(find_duplicates, measured, engine.job), Step.FILTERED)
+
+
+def caption(engine: Engine, filtered: Sequence[Shard]) -> list[Shard]:
+    """02_captioned: what the source lacks, from an API."""
+    return engine.each(caption_shard, filtered, Step.CAPTIONED)
+
+
+def check_quality(engine: Engine, captioned: Sequence[Shard]) -> list[Shard]:
+    """03_quality_checked: embedded and scored once; bands decided from the scores."""
+    return engine.each(judge_shard, engine.each(score_shard, captioned, Step.SCORES), Step.CHECKED)
+
+
+def export(engine: Engine, checked: Sequence[Shard]) -> list[Shard]:
+    """04_final: files of the export's own sizes, over all shards."""
+    engine.require_all("the export is cut")
+    return engine.each(export_shard, once(plan_export, checked, engine.job), Step.FINAL)
+
+
+STAGES: dict[Stage, Callable[[Engine, Sequence[Shard]], list[Shard]]] = {
+    Stage.RAW: ingest,
+    Stage.FILTERED: filter_,
+    Stage.CAPTIONED: caption,
+    Stage.CHECKED: check_quality,
+    Stage.FINAL: export,
+}

@@ -1,0 +1,93 @@
+"""Run a task over shards on the engine that the config names; a bad shard costs only itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+from prefect import Task
+from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
+
+from tasks.job import Job, raise_named
+from vlmdata import progress
+from vlmdata.checkpoint import Shard
+from vlmdata.errors import BuildIncomplete
+from vlmdata.layout import Step
+
+
+class Engine:
+    """Threads by default; processes or Ray where shards are heavy. Remembers which shards were lost."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self._runner = _task_runner(job.config.engine)
+        self._lost: dict[str, str] = {}
+
+    def __enter__(self) -> Engine:
+        self._runner.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._runner.__exit__(kind, error, trace)
+
+    def each(self, task: Task[..., Shard], shards: Sequence[Shard], step: Step) -> list[Shard]:
+        """The task done for every shard, in order, less those that were lost.
+
+        Raises:
+            VlmdataError: a shard's task said that going on makes no sense (a user's mistake, a gate).
+        """
+        progress.begin(step, sum(shard.rows for shard in shards))
+        futures = [self._runner.submit(task, {"shard": shard, "job": self.job}) for shard in shards]
+        finished = []
+        for shard, future in zip(shards, futures, strict=True):
+            future.wait()
+            state = future.state
+            raise_named(state)
+            if state.is_completed():
+                finished.append(state.result())
+                progress.done(step, shard.rows)
+            else:
+                self._lost[shard.name] = f"{step}: {state.message}"
+        progress.end(step)
+        if not finished:
+            self.require_all(f"{step} is closed")
+        return finished
+
+    def require_all(self, before: str) -> None:
+        """A decision over all shards waits for all of them.
+
+        Raises:
+            BuildIncomplete: some were lost; what the others did is in the store.
+        """
+        if self._lost:
+            name, reason = next(iter(self._lost.items()))
+            raise BuildIncomplete(
+                f"{len(self._lost)} shards lost before {before} (shard {name}: {reason}); "
+                "the others are safe, run the same build again to do just these"
+            )
+
+
+def once(task: Task[..., Any], *args: Any) -> Any:
+    """Run one task here and now.
+
+    Raises:
+        VlmdataError: the one that its failed state stands for.
+    """
+    state = task(*args, return_state=True)
+    raise_named(state)
+    return state.result()
+
+
+def _task_runner(engine: str) -> TaskRunner[Any]:
+    workers = os.cpu_count() or 1
+    if engine == "processes":
+        return ProcessPoolTaskRunner(max_workers=workers)
+    if engine == "ray":
+        from prefect_ray import RayTaskRunner
+
+        return RayTaskRunner()  # connects to RAY_ADDRESS, or starts Ray on this machine
+    return ThreadPoolTaskRunner(max_workers=workers)

@@ -1,0 +1,95 @@
+"""A Prefect server of our own for one build, where the person has none.
+
+It starts while the build's libraries are imported, keeps its history in
+Prefect's own database, and goes when this process goes, even by kill -9.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.error import URLError
+
+from vlmdata.errors import VlmdataError
+
+_PATIENCE_S = 120
+_START = """
+import ctypes, signal, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+import uvicorn
+uvicorn.run("prefect.server.api.server:create_app", factory=True, host="127.0.0.1", port=int(sys.argv[1]), log_level="error")
+"""
+
+
+@contextmanager
+def prefect_server() -> Iterator[None]:
+    """Set PREFECT_API_URL to a server: the person's own if one is set, else a new one on loopback."""
+    if os.environ.get("PREFECT_API_URL") or _profile_has_server():
+        yield
+        return
+    server, url = _start()
+    os.environ["PREFECT_API_URL"] = f"{url}/api"
+    try:
+        _warm_up()
+        _wait(server, url)
+        yield
+    finally:
+        del os.environ["PREFECT_API_URL"]
+        server.terminate()
+        server.wait()
+
+
+def _profile_has_server() -> bool:
+    """Look without importing Prefect (2 s): its profiles name a server as PREFECT_API_URL."""
+    home = os.environ.get("PREFECT_HOME", os.path.expanduser("~/.prefect"))
+    try:
+        with open(os.path.join(home, "profiles.toml"), encoding="utf-8") as file:
+            return "PREFECT_API_URL" in file.read()
+    except OSError:
+        return False
+
+
+def _start() -> tuple[subprocess.Popen[bytes], str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", "PREFECT_UI_ENABLED": "false"}
+    server = subprocess.Popen(
+        [sys.executable, "-c", _START, str(port)],
+        env={**os.environ, **quiet},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C reaches the flow first, which still has something to say to it
+    )
+    return server, f"http://127.0.0.1:{port}"
+
+
+def _warm_up() -> None:
+    """Import what the flow needs anyway, while the server starts."""
+    import flows.build_dataset
+    from expectations.gate import great_expectations
+
+    del flows
+    great_expectations()
+
+
+def _wait(server: subprocess.Popen[bytes], url: str) -> None:
+    deadline = time.monotonic() + _PATIENCE_S
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{url}/api/health", timeout=2) as answer:
+                if answer.status == 200:
+                    return
+        except (URLError, OSError):
+            time.sleep(0.1)
+    raise VlmdataError(
+        f"Prefect's server did not start within {_PATIENCE_S} s; run `prefect server start` to see why, "
+        "or set PREFECT_API_URL to a server that runs"
+    )

@@ -1,0 +1,1 @@
+"""Prefect tasks, one file a stage: a reference in, one library call, a reference out."""

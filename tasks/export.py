@@ -1,0 +1,26 @@
+"""04_final."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prefect import task
+
+from tasks.job import ONCE, SHARD, Job, named_failures
+from vlmdata.checkpoint import Shard
+from vlmdata.export import plan
+from vlmdata.export import shards as export
+
+
+@task(**ONCE, name="plan-export")
+@named_failures
+def plan_export(shards: Sequence[Shard], job: Job) -> list[Shard]:
+    """Cut what is kept into files of the export's own sizes."""
+    return plan.plan_export(job.dataset, list(shards), job.config.export)
+
+
+@task(**SHARD, name="export-shard", task_run_name="export-{shard.name}")
+@named_failures
+def export_shard(shard: Shard, job: Job) -> Shard:
+    """Write one file a format, and read it back."""
+    return export.export_shard(job.dataset, shard, job.config.export)

@@ -1,0 +1,34 @@
+"""01_filtered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prefect import task
+
+from tasks.job import ONCE, SHARD, Job, named_failures
+from vlmdata.checkpoint import Shard
+from vlmdata.filtering import duplicates
+from vlmdata.filtering import shards as filtering
+from vlmdata.measure import facts
+
+
+@task(**SHARD, name="measure-shard", task_run_name="measure-{shard.name}")
+@named_failures
+def measure_shard(shard: Shard, job: Job) -> Shard:
+    """Decode and hash a shard's pictures."""
+    return facts.measure_shard(job.dataset, shard, job.config.filter)
+
+
+@task(**ONCE, name="find-duplicates")
+@named_failures
+def find_duplicates(shards: Sequence[Shard], job: Job) -> list[Shard]:
+    """Seek near-duplicates over all shards."""
+    return duplicates.find_duplicates(job.dataset, shards, job.config.filter, job.config.dedup)
+
+
+@task(**SHARD, name="filter-shard", task_run_name="filter-{shard.name}")
+@named_failures
+def filter_shard(shard: Shard, job: Job) -> Shard:
+    """Decide what of a shard stays."""
+    return filtering.filter_shard(job.dataset, shard, job.config.filter, job.config.dedup)

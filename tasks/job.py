@@ -1,0 +1,86 @@
+"""What a run's tasks share, and how their failures reach people."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar
+
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.states import Failed
+
+from vlmdata import errors
+from vlmdata.checkpoint import Dataset
+from vlmdata.config import BuildConfig
+from vlmdata.errors import VlmdataError
+from vlmdata.runs import Run
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of one config: small, and safe to send anywhere."""
+
+    config: BuildConfig
+    number: int
+
+    @property
+    def dataset(self) -> Dataset:
+        """Where its checkpoints are."""
+        return dataset_of(self.config)
+
+    @property
+    def run(self) -> Run:
+        """Its records."""
+        return Run(self.dataset, self.number)
+
+
+def dataset_of(config: BuildConfig) -> Dataset:
+    """The dataset that a config builds."""
+    return Dataset(config.store, config.dataset)
+
+
+def named_failures(function: Callable[P, R]) -> Callable[P, R]:
+    """Turn this library's errors into a failed state of their name and one line.
+
+    So people read a reason, not a traceback, and `raise_named` finds the error again.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except VlmdataError as error:
+            return Failed(name=type(error).__name__, message=str(error))
+
+    return wrapped
+
+
+def raise_named(state: State[Any]) -> None:
+    """Raise the library error that a failed state stands for, if it stands for one."""
+    kind = getattr(errors, state.name or "", None)
+    if state.is_failed() and isinstance(kind, type) and issubclass(kind, VlmdataError):
+        raise kind(state.message or "")
+
+
+def worth_retrying(task: Any, run: TaskRun, state: State[Any]) -> bool:
+    """Prefect repeats what failed on our side; a user's mistake stays one."""
+    return getattr(errors, state.name or "", None) is None
+
+
+SHARD: dict[str, Any] = {
+    "retries": 2,
+    "retry_delay_seconds": [1, 10],
+    "retry_jitter_factor": 0.5,
+    "retry_condition_fn": worth_retrying,
+    # The store is the only cache: a checkpoint's name says whether work is done.
+    "cache_policy": NO_CACHE,
+}
+"""Settings of a task that works on one shard."""
+
+ONCE: dict[str, Any] = {**SHARD, "retries": 1}
+"""Settings of a task that runs once in a build."""

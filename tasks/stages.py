@@ -1,0 +1,113 @@
+"""What begins and ends a run and each of its stages: records, gates, artifacts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+from expectations.gate import check_stage
+from tasks.job import ONCE, Job, dataset_of, named_failures
+from vlmdata import runs
+from vlmdata.checkpoint import Shard
+from vlmdata.config import BuildConfig
+from vlmdata.errors import VlmdataError
+from vlmdata.export.card import CardFacts, Threshold
+from vlmdata.export.copy import MANIFEST
+from vlmdata.export.finish import finish_export
+from vlmdata.funnel import as_markdown
+from vlmdata.layout import Stage, Step, export_prefix
+from vlmdata.preflight import preflight
+from vlmdata.quality.judges import judges
+from vlmdata.status import describe_run
+
+
+@task(**ONCE, name="check-config")
+@named_failures
+def check(config: BuildConfig) -> None:
+    """Refuse what cannot work before anything is written."""
+    preflight(config)
+
+
+@task(**ONCE, name="start-run")
+@named_failures
+def start_run(config: BuildConfig) -> Job:
+    """Claim the next run number."""
+    return Job(config, runs.start_run(dataset_of(config), config).number)
+
+
+@task(**ONCE, name="close-stage", task_run_name="close-{stage.value}")
+@named_failures
+def close_stage(job: Job, stage: Stage, shards: Sequence[Shard]) -> runs.StageReport:
+    """Record a stage's accounts, show them, and let its suite judge it."""
+    report = runs.report(job.dataset, stage, shards)
+    job.run.stage_done(report)
+    _show(job, report)
+    check_stage(job.dataset, shards, stage, job.config)
+    return report
+
+
+@task(**ONCE, name="finish-run")
+@named_failures
+def finish_run(job: Job, reports: Sequence[runs.StageReport], listing: Sequence[Shard]) -> dict[str, Any]:
+    """Name the export and record how the run ended: the funnel as `vlmdata status` prints it."""
+    last, still_open = reports[-1], sum(report.open for report in reports)
+    facts: dict[str, Any] = {}
+    if last.stage is Stage.FINAL:
+        about: CardFacts = {"stages": describe_run(job.run)["stages"], **_judged(job.config)}
+        facts["export"] = finish_export(job.dataset, last.shards, job.config.export, about)
+        create_markdown_artifact(key=_key(job, "export"), markdown=f"`{facts['export']}`", description="The export")
+    message = f"{still_open} samples failed in a way that a rerun may mend; run the same build again" if still_open else ""
+    if not still_open and last.stage is Stage.FINAL:
+        facts["fingerprint"] = runs.fingerprint(job.dataset, job.config, listing)
+        facts["whole"] = _whole(job, last)
+    job.run.finish(runs.IN_PART if still_open else runs.COMPLETED, message, to=last.stage.value, **facts)
+    told = describe_run(job.run)
+    create_markdown_artifact(key=_key(job, "funnel"), markdown=as_markdown(told), description="The funnel")
+    return told
+
+
+def _judged(config: BuildConfig) -> CardFacts:
+    """Models and bounds, as the card tells them."""
+    bench = judges(config.quality)
+    named = [(None, bench.default), *bench.special.items()]
+    thresholds: list[Threshold] = [
+        {
+            "language": language,
+            "model": judge.identity,
+            "accept_above": float(str(judge.accept_above)),
+            "reject_below": float(str(judge.reject_below)),
+            "note": judge.note,
+        }
+        for language, judge in named
+    ]
+    asked = config.caption.policy != "none" and config.caption.base_url is not None
+    return {"thresholds": thresholds, "captioner": config.caption.model if asked else None}
+
+
+def _whole(job: Job, final: runs.StageReport) -> str:
+    """The object whose presence says that the export is whole."""
+    key = job.dataset.manifest(final.shards[0], Step.FINAL).facts["export"]
+    return f"{export_prefix(job.config.dataset, key)}/{MANIFEST}"
+
+
+def stop_run(job: Job, error: VlmdataError) -> None:
+    """Record why a run ended early."""
+    job.run.finish(runs.STOPPED, str(error), error=type(error).__name__)
+
+
+def _show(job: Job, report: runs.StageReport) -> None:
+    rows = [{"what": "samples", **report.samples.model_dump(by_alias=True)}]
+    rows.append({"what": "captions", **report.captions.model_dump(by_alias=True)})
+    create_table_artifact(key=_key(job, report.stage), table=rows, description=f"Accounts of {report.stage}")
+    reasons = [{"code": code, "samples": number} for code, number in report.reasons.items()]
+    if reasons:
+        create_table_artifact(key=_key(job, f"{report.stage}-reasons"), table=reasons, description="Why not kept")
+
+
+def _key(job: Job, name: str) -> str:
+    """Artifact keys may hold lower-case letters, digits and dashes only."""
+    text = f"{job.config.dataset}-{name}".lower()
+    return "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in text)

@@ -1,0 +1,220 @@
+"""The command line: the front door, and the one place of the library that knows the flows."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vlmdata.errors import BuildIncomplete, ConfigError, VlmdataError
+
+app = typer.Typer(
+    name="vlmdata",
+    help="Turn pictures, with or without captions, into a vision-language training set.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+_Store = Annotated[str, typer.Option("--store", help="The folder or s3:// URL that holds the dataset.")]
+_Name = Annotated[str, typer.Option("--dataset", help="The dataset's name.")]
+
+
+@app.command()
+def init(directory: Annotated[Path, typer.Argument(help="Where to write config.yaml.")] = Path(".")) -> None:
+    """Write a commented config to start from."""
+    from importlib.resources import files
+
+    target = directory / "config.yaml"
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        with target.open("x", encoding="utf-8") as file:
+            file.write(files("vlmdata").joinpath("template.yaml").read_text(encoding="utf-8"))
+    except FileExistsError:
+        raise ConfigError(f"{target}: is there already; give another folder, or edit that one") from None
+    typer.echo(f"Wrote {target}. Set source.path, then: vlmdata build {target}")
+
+
+@app.command()
+def build(
+    config: Annotated[Path, typer.Argument(help="The config file.")],
+    store: Annotated[str | None, typer.Option(help="Instead of the config's store.")] = None,
+    engine: Annotated[str | None, typer.Option(help="threads, processes or ray.")] = None,
+    to: Annotated[str, typer.Option(help="The last stage to make.")] = "04_final",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value, such as filter.min_side=256.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's log.")] = False,
+) -> None:
+    """Build a training set; what is done already is not done again."""
+    from vlmdata.config import load_config
+    from vlmdata.console import print_funnel
+
+    overrides = list(set_ or [])
+    overrides += [f"{key}={value}" for key, value in (("store", store), ("engine", engine)) if value is not None]
+    told = _build(load_config(config, overrides), _stage(to), verbose)
+    print_funnel(told)
+    _end(told)
+
+
+@app.command()
+def status(
+    store: _Store,
+    dataset: _Name,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Show the funnel of the newest run."""
+    from vlmdata.console import print_funnel
+    from vlmdata.status import status as read_status
+
+    told = read_status(_dataset(store, dataset))
+    if as_json:
+        typer.echo(json.dumps(told, indent=2))
+    else:
+        print_funnel(told)
+
+
+@app.command()
+def explain(
+    sample_id: Annotated[str, typer.Argument(help="A sample's id, the beginning of one, or its key in the source.")],
+    store: _Store,
+    dataset: _Name,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Tell one sample's whole story, stage by stage."""
+    from vlmdata.console import print_story
+    from vlmdata.explain import explain as tell
+
+    story = tell(_dataset(store, dataset), sample_id)
+    if as_json:
+        typer.echo(json.dumps(story, indent=2, ensure_ascii=False))
+    else:
+        print_story(story)
+
+
+@app.command()
+def demo(
+    directory: Annotated[Path, typer.Option("--dir", help="Where the demo's store goes.")] = Path("demo"),
+    sample: Annotated[Path, typer.Option(help="The sample: pictures/ and captions.jsonl.")] = Path("examples/stamps"),
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's log.")] = False,
+) -> None:
+    """Build a training set from the sample that ships with the project, with nothing to set up."""
+    from vlmdata.demo import config_of, expected_troubles, next_commands
+
+    config = config_of(sample, directory)
+    told = _build(config, _stage("04_final"), verbose, stand_in_captioner=True)
+    from vlmdata.console import print_funnel, print_lines
+
+    print_funnel(told)
+    print_lines(expected_troubles(config, sample))
+    print_lines(next_commands(config, told))
+    _end(told)
+
+
+@app.command("caption-server")
+def caption_server(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+) -> None:
+    """Serve a small OpenAI-compatible captioner: a stand-in for vLLM or a hosted API."""
+    from vlmdata.captioning.server import serve
+
+    serve(host, port)
+
+
+def main() -> None:
+    """Run a command; errors of ours become one line and their exit code."""
+    try:
+        app(standalone_mode=True)
+    except VlmdataError as error:
+        print(f"vlmdata: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("vlmdata: stopped; what is done is safe, run the same command again to go on", file=sys.stderr)
+        sys.exit(130)
+
+
+def _build(config: Any, to: Any, verbose: bool, stand_in_captioner: bool = False) -> dict[str, Any]:
+    """Run the flow, unless the newest run was of the same source and settings."""
+    from vlmdata.checkpoint import Dataset
+    from vlmdata.console import progress_bars
+    from vlmdata.ingest.shards import list_source
+    from vlmdata.layout import Stage
+    from vlmdata.preflight import preflight
+    from vlmdata.runs import fingerprint, finished_alike
+    from vlmdata.status import describe_run
+
+    preflight(config)
+    dataset = Dataset(config.store, config.dataset)
+    if to is Stage.FINAL and config.export.path is None:
+        done = finished_alike(dataset, fingerprint(dataset, config, list_source(dataset, config)))
+        if done:
+            return {**describe_run(done), "unchanged": True}
+    _quiet_libraries(verbose)
+    from contextlib import ExitStack
+
+    with ExitStack() as stack:
+        bars = stack.enter_context(progress_bars())
+        bars.say("Starting Prefect")
+        if stand_in_captioner:
+            config = stack.enter_context(_captioned_by_stand_in(config))
+        from flows.server import prefect_server
+
+        stack.enter_context(prefect_server())
+        from flows.build_dataset import build_dataset
+
+        bars.say(f"Building {config.dataset}")
+        state = build_dataset(config, to, return_state=True)
+    return _told(state)
+
+
+def _told(state: Any) -> dict[str, Any]:
+    from tasks.job import raise_named
+
+    raise_named(state)
+    if not state.is_completed():
+        raise VlmdataError(f"the flow ended {state.name}: {state.message}; --verbose shows Prefect's log")
+    told: dict[str, Any] = state.result()
+    return told
+
+
+def _captioned_by_stand_in(config: Any) -> Any:
+    from vlmdata.demo import captioned_by_stand_in
+
+    return captioned_by_stand_in(config)
+
+
+def _quiet_libraries(verbose: bool) -> None:
+    """Before they are imported: no analytics; logs only if asked for."""
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "CRITICAL")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def _end(told: dict[str, Any]) -> None:
+    from vlmdata.runs import IN_PART
+
+    if told["outcome"] == IN_PART:
+        raise BuildIncomplete(told["message"])
+
+
+def _stage(name: str) -> Any:
+    from vlmdata.layout import Stage
+
+    try:
+        return Stage(name)
+    except ValueError:
+        raise ConfigError(f"--to {name!r}: expected one of {', '.join(Stage)}") from None
+
+
+def _dataset(store: str, name: str) -> Any:
+    from vlmdata.checkpoint import Dataset
+
+    return Dataset(store, name)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""What the terminal shows: bars while a build runs, tables when it is done; plain where nobody watches."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.progress import TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from vlmdata import progress
+from vlmdata.funnel import COLUMNS, rows, why
+from vlmdata.layout import Step
+
+_LABELS = {
+    Step.RAW: "00 ingest",
+    Step.FACTS: "01 decode and hash",
+    Step.FILTERED: "01 filter",
+    Step.CAPTIONED: "02 caption",
+    Step.SCORES: "03 embed and score",
+    Step.CHECKED: "03 judge",
+    Step.FINAL: "04 export",
+}
+
+
+class _Rate(ProgressColumn):
+    """Samples a second so far."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.0f}/s" if speed else "", style="progress.data.speed")
+
+
+class Bars(progress.Listener):
+    """One bar a step; `say` shows what goes on before there are bars."""
+
+    def __init__(self, shown: Progress) -> None:
+        self._shown = shown
+        self._bars: dict[Step, Any] = {}
+        self._within: dict[Step, int] = {}
+        self._whole: dict[Step, int] = {}
+        self._note: Any = None
+
+    def say(self, text: str) -> None:
+        """Replace the line that says what goes on."""
+        if self._note is not None:
+            self._shown.remove_task(self._note)
+        self._note = self._shown.add_task(text, total=None)
+
+    def begin(self, step: Step, total: int) -> None:
+        if self._note is not None:
+            self._shown.remove_task(self._note)
+            self._note = None
+        self._bars[step] = self._shown.add_task(_LABELS.get(step, step), total=total)
+        self._within[step] = self._whole[step] = 0
+
+    def advance(self, step: Step, samples: int) -> None:
+        if step in self._bars:
+            self._within[step] += samples
+            self._draw(step)
+
+    def done(self, step: Step, samples: int) -> None:
+        if step in self._bars:
+            self._whole[step] += samples
+            self._draw(step)
+
+    def _draw(self, step: Step) -> None:
+        self._shown.update(self._bars[step], completed=max(self._within[step], self._whole[step]))
+
+
+class Lines(Bars):
+    """One plain line when a step is over, for logs and pipes."""
+
+    def __init__(self) -> None:
+        self._totals: dict[Step, int] = {}
+
+    def say(self, text: str) -> None:
+        """Nothing: nobody watches."""
+
+    def begin(self, step: Step, total: int) -> None:
+        self._totals[step] = total
+
+    def advance(self, step: Step, samples: int) -> None:
+        """Nothing: nobody watches."""
+
+    def done(self, step: Step, samples: int) -> None:
+        """Nothing: nobody watches."""
+
+    def end(self, step: Step) -> None:
+        sys.stderr.write(f"{_LABELS.get(step, step)}: {self._totals[step]} samples\n")
+
+
+@contextmanager
+def progress_bars() -> Iterator[Bars]:
+    """Show this process's progress on standard error."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        lines = Lines()
+        with progress.listening(lines):
+            yield lines
+        return
+    columns = (
+        SpinnerColumn(finished_text="[green]✓[/]"),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as shown:
+        bars = Bars(shown)
+        with progress.listening(bars):
+            yield bars
+
+
+def print_funnel(told: dict[str, Any]) -> None:
+    """The funnel, why samples fell out, and where the export lies."""
+    console = Console()
+    title = f"{told['dataset']}, run {told['run']}: {told['outcome']}"
+    if told.get("unchanged"):
+        title += " (nothing has changed since, so nothing was done)"
+    console.print(_table(title, COLUMNS, rows(told)))
+    reasons = why(told)
+    if reasons:
+        console.print(_table("Why not kept", ("stage", "what", "reason", "number"), reasons))
+    if told.get("message"):
+        console.print(escape(told["message"]))
+    if told.get("export"):
+        print_lines([f"Export: {told['export']}"])
+
+
+def _table(title: str, head: Sequence[str], body: Sequence[Sequence[str]]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for position, name in enumerate(head):
+        table.add_column(name, justify="left" if not position or len(head) == 4 and position < 3 else "right")
+    for row in body:
+        table.add_row(*(escape(cell) for cell in row))
+    return table
+
+
+def print_lines(lines: Sequence[str]) -> None:
+    """Plain lines, never wrapped, so that a path can be copied."""
+    for line in lines:
+        sys.stdout.write(line + "\n")
+
+
+def print_story(story: dict[str, Any]) -> None:
+    """A sample's story: a heading a stage, a line a fact."""
+    console = Console(soft_wrap=True)
+    console.print(f"[bold]{escape(story['id'])}[/]  {escape(story['key'])}")
+    for stage in story["stages"]:
+        console.print(f"\n[bold]{stage['stage']}[/]  {escape(stage['outcome'])}")
+        for name, value in stage["facts"].items():
+            console.print(f"  {escape(name)}: {escape(_text(value))}")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_text(item)}" for key, item in value.items() if item is not None)
+    if isinstance(value, list):
+        return "".join(f"\n    - {_text(item)}" for item in value) if value else "none"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
