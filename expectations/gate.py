@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -70,11 +71,8 @@ def validate(name: str, rows: pa.Table, expectations: Sequence[Any]) -> int:
 
 def _validated(name: str, frame: pd.DataFrame, expectations: Sequence[Any], index: str) -> Any:
     gx = great_expectations()
-    context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = {"globally": False}
-    asset = context.data_sources.add_pandas("rows").add_dataframe_asset(name)
-    batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": frame})
-    suite = context.suites.add(gx.ExpectationSuite(name=name, expectations=list(expectations)))
+    batch = _rows_of_any_frame().get_batch({"dataframe": frame})
+    suite = gx.ExpectationSuite(name=name, expectations=list(expectations))
     wanted = {
         "result_format": "SUMMARY",
         "unexpected_index_column_names": [index],
@@ -83,12 +81,21 @@ def _validated(name: str, frame: pd.DataFrame, expectations: Sequence[Any], inde
     return batch.validate(suite, result_format=wanted)
 
 
+@cache
+def _rows_of_any_frame() -> Any:
+    """One context a process: each makes a temporary folder."""
+    context = great_expectations().get_context(mode="ephemeral")
+    context.variables.progress_bars = {"globally": False}
+    asset = context.data_sources.add_pandas("frames").add_dataframe_asset("frame")
+    return asset.add_batch_definition_whole_dataframe("all")
+
+
 def great_expectations() -> Any:
     """The library, imported when first needed (6 s) and silent."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    logging.getLogger("great_expectations").setLevel(logging.ERROR)
     import great_expectations as gx
 
-    logging.getLogger("great_expectations").setLevel(logging.ERROR)
     return gx
 
 

@@ -323,7 +323,7 @@ def _explain(error: ValidationError) -> str:
     """The first mistake as one line: key, value, what was expected, nearest right key."""
     first = error.errors(include_url=False)[0]
     path = [str(part) for part in first["loc"]]
-    key = ".".join(part for part in path if part not in {"folder", "webdataset", "parquet", "float"} or part == path[-1])
+    key = ".".join(_without_tags(path))
     if first["type"] == "extra_forbidden":
         return f"unknown key {key!r}{_nearest(path)}"
     if first["type"] == "missing":
@@ -351,7 +351,9 @@ def _nearest(path: list[str]) -> str:
 
 
 def _without_tags(path: list[str]) -> list[str]:
-    return [part for position, part in enumerate(path) if not (position and path[position - 1] == "source")]
+    """The keys as a person writes them: without the names that pydantic gives to branches of a union."""
+    keys = [part for position, part in enumerate(path) if not (position and path[position - 1] == "source")]
+    return [part for part in keys if part != "float" and not part.startswith("literal[")]
 
 
 _SOURCES: dict[str, type[_Section]] = {

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
@@ -136,9 +137,10 @@ def print_funnel(told: dict[str, Any]) -> None:
 
 
 def _table(title: str, head: Sequence[str], body: Sequence[Sequence[str]]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for position, name in enumerate(head):
-        table.add_column(name, justify="left" if not position or len(head) == 4 and position < 3 else "right")
+        numeric = all(row[position][:1].isdigit() or row[position] == "–" for row in body) and position > 0
+        table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
     for row in body:
         table.add_row(*(escape(cell) for cell in row))
     return table
@@ -165,4 +167,4 @@ def _text(value: Any) -> str:
         return ", ".join(f"{key} {_text(item)}" for key, item in value.items() if item is not None)
     if isinstance(value, list):
         return "".join(f"\n    - {_text(item)}" for item in value) if value else "none"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
