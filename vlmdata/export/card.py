@@ -1,0 +1,162 @@
+"""README.md of an export: what is in it, what was left out, and what it does not prove."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypedDict
+
+from vlmdata.export.tallies import Tallies
+
+_LONGEST_LIST = 30
+_NONE = "-"
+
+CIRCULAR = (
+    "captions were written by the starter model and judged by the starter model. Such a score proves "
+    "nothing: the model agrees with itself. Judge them with another model before training on them."
+)
+
+_LIMITS = [
+    "A CLIPScore means something only beside the model that gave it; do not compare scores of two models.",
+    "Near-duplicates are found by a perceptual hash: crops, mirrored and recoloured copies may remain.",
+    "Nothing here looked for unsafe, private or copyrighted content; licences are as the source states them.",
+    "A transparent picture stands on white, an animated one is its first frame, a 16-bit one that had to be "
+    "encoded anew has 8.",
+]
+
+
+class Threshold(TypedDict, total=False):
+    """The bands that captions of one language were judged by."""
+
+    language: str | None
+    model: str
+    accept_above: float
+    reject_below: float
+    note: str
+
+
+class CardFacts(TypedDict, total=False):
+    """What only the run knows. All of it may be absent."""
+
+    stages: Mapping[str, Mapping[str, Any]]
+    """The funnel: stage name to in, kept, rejected, held, failed, rejection_rate, mean_score, reasons."""
+    thresholds: Sequence[Threshold]
+    captioner: str | None
+    """The model that was asked for captions, if any was."""
+
+
+def card(manifest: Mapping[str, Any], tallies: Tallies, facts: CardFacts) -> str:
+    """The card, as Markdown; what strangers wrote is shown as text."""
+    sections = [
+        _head(manifest),
+        _warning(tallies),
+        _funnel(facts.get("stages", {})),
+        _judged(facts.get("thresholds", []), tallies),
+        _captions(facts.get("captioner"), tallies),
+        _counted("Licences", "licence", "pictures", tallies.get("license", Counter())),
+        _counted("Languages", "language", "captions", tallies.get("language", Counter())),
+        "## Known limits\n\n" + "\n".join(f"- {limit}" for limit in _LIMITS),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _head(manifest: Mapping[str, Any]) -> str:
+    formats = [[name, *_size(manifest["files"], name)] for name in manifest["settings"]["formats"]]
+    return "\n\n".join(
+        [
+            f"# {_text(manifest['dataset'])}",
+            f"{manifest['samples']:,} pictures with {manifest['captions']:,} captions. "
+            f"Export `{manifest['export']}`; `MANIFEST.json` lists every file with its sha256.",
+            _table(["format", "files", "pictures", "bytes"], formats),
+        ]
+    )
+
+
+def _size(files: Sequence[Mapping[str, Any]], name: str) -> list[str]:
+    own = [file for file in files if file["format"] == name]
+    return [f"{len(own):,}", f"{sum(f['samples'] for f in own):,}", f"{sum(f['bytes'] for f in own):,}"]
+
+
+def _warning(tallies: Tallies) -> str:
+    circular = sum(tallies.get("starter", Counter()).values())
+    return f"> **Circular scores**: {circular:,} {CIRCULAR}" if circular else ""
+
+
+def _funnel(stages: Mapping[str, Mapping[str, Any]]) -> str:
+    if not stages:
+        return ""
+    columns = ["in", "kept", "rejected", "held", "failed"]
+    rows = [
+        [name, *[f"{row.get(c, 0):,}" for c in columns], _percent(row), _number(row.get("mean_score"))]
+        for name, row in stages.items()
+    ]
+    reasons = [
+        [name, code, f"{count:,}"]
+        for name, row in stages.items()
+        for code, count in (row.get("reasons") or {}).items()
+    ]
+    funnel = "## Funnel\n\n" + _table(["stage", *columns, "rejected %", "mean score"], rows)
+    return funnel + ("\n\n" + _table(["stage", "reason", "samples"], reasons) if reasons else "")
+
+
+def _percent(row: Mapping[str, Any]) -> str:
+    rate = row.get("rejection_rate")
+    return _NONE if rate is None else f"{100 * rate:.1f}"
+
+
+def _judged(thresholds: Sequence[Threshold], tallies: Tallies) -> str:
+    rows = [
+        [
+            band.get("language") or "every other",
+            band.get("model", _NONE),
+            _number(band.get("accept_above")),
+            _number(band.get("reject_below")),
+            band.get("note", ""),
+        ]
+        for band in thresholds
+    ]
+    models = _counted("", "model", "captions", tallies.get("model", Counter()))
+    bands = _table(["language", "model", "accepted above", "rejected below", "note"], rows) if rows else ""
+    return "\n\n".join(part for part in ["## How captions were judged", bands, models] if part)
+
+
+def _captions(captioner: str | None, tallies: Tallies) -> str:
+    asked = f"The captioner that was asked: {_code(captioner)}.\n\n" if captioner else ""
+    return _counted("Where captions come from", "origin", "captions", tallies.get("origin", Counter()), asked)
+
+
+def _counted(title: str, what: str, of: str, counts: Counter[str | None], before: str = "") -> str:
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0] or ""))
+    shown = ranked[:_LONGEST_LIST]
+    rows = [["not stated" if value is None else _code(value), f"{n:,}"] for value, n in shown]
+    rest = ranked[_LONGEST_LIST:]
+    if rest:
+        rows.append([f"{len(rest):,} others", f"{sum(n for _, n in rest):,}"])
+    heading = f"## {title}\n\n" if title else ""
+    return heading + before + (_table([what, of], rows) if rows else "None.")
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *[[_text(cell) for cell in row] for row in rows]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _number(value: float | None) -> str:
+    return _NONE if value is None else f"{value:.4g}"
+
+
+def _code(value: str) -> str:
+    return f"`{_short(value).replace('`', chr(39))}`"
+
+
+def _text(value: str) -> str:
+    """Text that cannot end a table cell, nor be read as HTML or a link outside code."""
+    if re.fullmatch(r"`[^`]*`", value):
+        return value.replace("|", "\\|")
+    return re.sub(r"[<>\[\]*`|\\]", lambda found: f"&#{ord(found[0])};", _short(value))
+
+
+def _short(value: str) -> str:
+    plain = " ".join(value.split())
+    return plain if len(plain) <= 100 else plain[:97] + "..."

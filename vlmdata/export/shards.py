@@ -1,0 +1,237 @@
+"""One export shard: its pictures finished, a file of each format written and read back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from vlmdata import layout
+from vlmdata.checkpoint import Counts, Dataset, Result, Shard, run_once
+from vlmdata.config import ExportConfig
+from vlmdata.errors import BrokenInvariant, StoreError
+from vlmdata.export import parquet, webdataset
+from vlmdata.export.format import Format
+from vlmdata.export.pixels import CannotFinish, Picture, finished
+from vlmdata.export.rows import CAPTION_COLUMNS, SAMPLE_COLUMNS, with_captions
+from vlmdata.export.tallies import tally
+from vlmdata.layout import Step
+from vlmdata.progress import advance
+from vlmdata.schema import CAPTION_REJECTS, CAPTIONS, REJECTS, filled
+
+FORMATS: dict[str, Format] = {"webdataset": webdataset, "parquet": parquet}
+
+_BATCH = 64
+"""Pictures read, finished and let go at a time."""
+
+EXPORTED = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("sha256", pa.string(), metadata={"note": "of the exported picture's bytes"}),
+        pa.field("extension", pa.string(), metadata={"note": "jpg | png | webp"}),
+        pa.field("width", pa.int32(), metadata={"note": "px"}),
+        pa.field("height", pa.int32(), metadata={"note": "px"}),
+        pa.field("reencoded", pa.bool_(), metadata={"note": "false: the source's own compressed stream"}),
+        pa.field("captions", pa.int32(), metadata={"note": "how many"}),
+        pa.field("best_score", pa.float32(), metadata={"note": "best CLIPScore of its captions"}),
+    ]
+)
+"""Table `samples`: what left the house."""
+
+PLACES = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("format", pa.string(), nullable=False),
+        pa.field("file", pa.string(), metadata={"note": "below the export's folder"}),
+        pa.field("offset", pa.int64(), metadata={"note": "of the picture: byte of a tar, row of a parquet"}),
+    ]
+)
+"""Table `places`: where each sample lies in each format."""
+
+
+def export_shard(dataset: Dataset, shard: Shard, config: ExportConfig) -> Shard:
+    """Write one export shard in every format, each read back, counted and checked.
+
+    Tables: `samples` (`EXPORTED`), `places` (`PLACES`), `tallies`
+    (`tallies.TALLIES`), `rejects` (code `export_failed`), `caption_rejects`.
+    Facts: `export`, the export's key; `shards`, of how many this is one; `score_sum`;
+    `files`, each with its path below the export's folder, size and sha256.
+
+    Raises:
+        StoreError: the store does not give back what was written.
+    """
+    plan = dataset.manifest(shard, Step.EXPORT_PLAN)
+    return run_once(dataset, shard, Step.FINAL, [plan.key], {}, lambda _: _work(dataset, shard, config))
+
+
+def _work(dataset: Dataset, shard: Shard, config: ExportConfig) -> Result:
+    plan = dataset.read(shard, Step.EXPORT_PLAN, "plan")
+    named = dataset.manifest(shard, Step.EXPORT_PLAN).facts
+    every, captions = _described(dataset, plan)
+    outcomes = _finish(dataset, plan, config.jpeg_quality)
+    done = pa.array([isinstance(outcome, Picture) for outcome in outcomes], pa.bool_())
+    pictures = [outcome for outcome in outcomes if isinstance(outcome, Picture)]
+    reasons = [outcome for outcome in outcomes if isinstance(outcome, str)]
+    rows = every.filter(done)
+    lost = captions.filter(pc.is_in(captions["id"], value_set=every.filter(pc.invert(done))["id"]))
+
+    formats = sorted(set(config.formats)) if pictures else []
+    prefix = layout.export_prefix(dataset.name, named["export"])
+    delivered = [_deliver(dataset, prefix, name, shard.name, rows, pictures) for name in formats]
+    kept = captions.num_rows - lost.num_rows
+    return Result(
+        {
+            "samples": _exported(rows, pictures),
+            "places": pa.concat_tables([PLACES.empty_table(), *[places for _, places in delivered]]),
+            "tallies": tally(rows),
+            "rejects": _rejects(every.filter(pc.invert(done)), reasons),
+            "caption_rejects": _caption_rejects(lost),
+        },
+        samples=_counts(len(pictures), len(reasons)),
+        captions=_counts(kept, lost.num_rows),
+        facts={**named, "files": [file for file, _ in delivered], "score_sum": _score_sum(rows)},
+    )
+
+
+def _described(dataset: Dataset, plan: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """Rows of `rows.ROWS` in the plan's order, and their captions."""
+    samples, captions = [], []
+    for path in pc.unique(plan["checked"]).to_pylist():
+        tables = dataset.manifest_at(path).tables
+        samples.append(_of(plan, dataset.table(tables["samples"], SAMPLE_COLUMNS)))
+        captions.append(_of(plan, dataset.table(tables["captions"], CAPTION_COLUMNS)))
+    found, spoken = pa.concat_tables(samples), pa.concat_tables(captions)
+    order = pc.index_in(plan["id"], value_set=found["id"])
+    if order.null_count:
+        raise BrokenInvariant(f"export: {order.null_count} planned samples are not in their shards")
+    return with_captions(found.take(order), spoken), spoken
+
+
+def _of(plan: pa.Table, table: pa.Table) -> pa.Table:
+    return table.filter(pc.is_in(table["id"], value_set=plan["id"]))
+
+
+def _finish(dataset: Dataset, plan: pa.Table, jpeg_quality: int) -> list[Picture | str]:
+    """Each planned picture, or why there is none, in the plan's order."""
+    place = {sample: index for index, sample in enumerate(plan["id"].to_pylist())}
+    outcomes: list[Picture | str | None] = [None] * len(place)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for batch in _originals(dataset, plan):
+            results = pool.map(lambda image: _attempt(image, jpeg_quality), [image for _, image in batch])
+            for (sample, _), outcome in zip(batch, results, strict=True):
+                outcomes[place[sample]] = outcome
+            advance(Step.FINAL, len(batch))
+    known = [outcome for outcome in outcomes if outcome is not None]
+    if len(known) != len(outcomes):
+        raise BrokenInvariant(f"export: {len(outcomes) - len(known)} planned pictures are not there")
+    return known
+
+
+def _originals(dataset: Dataset, plan: pa.Table) -> Iterator[list[tuple[str, bytes]]]:
+    """Batches of (id, original bytes); one input shard's pictures in memory at a time."""
+    for path in pc.unique(plan["raw"]).to_pylist():
+        data = dataset.store.get(dataset.manifest_at(path).tables["images"].path)
+        for batch in pq.ParquetFile(pa.BufferReader(data)).iter_batches(_BATCH, columns=["id", "image"]):
+            wanted = batch.filter(pc.is_in(batch["id"], value_set=plan["id"].combine_chunks()))
+            yield list(zip(wanted["id"].to_pylist(), wanted["image"].to_pylist(), strict=True))
+
+
+def _attempt(image: bytes, jpeg_quality: int) -> Picture | str:
+    try:
+        picture = finished(image, jpeg_quality)
+    except CannotFinish as reason:
+        return str(reason)
+    _ = picture.sha256  # here, where other threads can run beside it
+    return picture
+
+
+def _deliver(
+    dataset: Dataset, prefix: str, name: str, shard: str, rows: pa.Table, pictures: Sequence[Picture]
+) -> tuple[dict[str, Any], pa.Table]:
+    """Write one format's file and read it back from the store."""
+    file = f"{name}/{shard}.{FORMATS[name].EXTENSION}"
+    digest = _put(dataset, f"{prefix}/{file}", FORMATS[name].write(rows, pictures))
+    data = dataset.store.get(f"{prefix}/{file}")
+    if sha256(data).hexdigest() != digest:
+        where = dataset.store.locate(f"{prefix}/{file}")
+        raise StoreError(f"{where}: holds other bytes than were written; delete it and run again")
+    found = FORMATS[name].read_back(data)
+    _compare(file, found, rows, pictures)
+    facts = {
+        "path": file,
+        "format": name,
+        "bytes": len(data),
+        "sha256": digest,
+        "samples": found.num_rows,
+        "captions": pc.sum(found["captions"]).as_py(),
+    }
+    return facts, filled(
+        PLACES, found.num_rows, id=found["id"], format=name, file=file, offset=found["offset"]
+    )
+
+
+def _put(dataset: Dataset, path: str, data: bytes) -> str:
+    dataset.store.put(path, data)
+    return sha256(data).hexdigest()
+
+
+def _compare(file: str, found: pa.Table, rows: pa.Table, pictures: Sequence[Picture]) -> None:
+    """Raise BrokenInvariant unless every sample was read back as it was written."""
+    written = {
+        "id": rows["id"].to_pylist(),
+        "sha256": [picture.sha256 for picture in pictures],
+        "captions": pc.list_value_length(rows["captions"]).to_pylist(),
+    }
+    for column, values in written.items():
+        if found[column].to_pylist() != values:
+            raise BrokenInvariant(f"export {file}: column {column!r} reads back other than it was written")
+
+
+def _exported(rows: pa.Table, pictures: Sequence[Picture]) -> pa.Table:
+    return filled(
+        EXPORTED,
+        rows.num_rows,
+        id=rows["id"],
+        key=rows["key"],
+        sha256=pa.array([picture.sha256 for picture in pictures], pa.string()),
+        extension=pa.array([picture.extension for picture in pictures], pa.string()),
+        width=pa.array([picture.width for picture in pictures], pa.int32()),
+        height=pa.array([picture.height for picture in pictures], pa.int32()),
+        reencoded=pa.array([picture.reencoded for picture in pictures], pa.bool_()),
+        captions=pc.list_value_length(rows["captions"]),
+        best_score=rows["best_score"],
+    )
+
+
+def _score_sum(rows: pa.Table) -> float:
+    """Sum of the samples' best CLIPScores, for the funnel's mean."""
+    return float(pc.sum(pc.cast(rows["best_score"], pa.float64())).as_py() or 0.0)
+
+
+def _rejects(rows: pa.Table, reasons: list[str]) -> pa.Table:
+    return filled(
+        REJECTS,
+        rows.num_rows,
+        id=rows["id"],
+        key=rows["key"],
+        outcome="failed",
+        code="export_failed",
+        detail=pa.array(reasons, pa.string()),
+        retryable=False,
+    )
+
+
+def _caption_rejects(captions: pa.Table) -> pa.Table:
+    own = {name: captions[name] for name in CAPTIONS.names}
+    return filled(CAPTION_REJECTS, captions.num_rows, **own, outcome="failed", code="sample_failed")
+
+
+def _counts(kept: int, failed: int) -> Counts:
+    return Counts(**{"in": kept + failed, "kept": kept, "failed": failed})
