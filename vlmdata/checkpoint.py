@@ -19,6 +19,7 @@ from hashlib import sha256
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -254,10 +255,12 @@ def encode_parquet(table: pa.Table) -> pa.Buffer:
 
 
 def _column_digest(table: pa.Table, name: str) -> str:
-    """Of values alone: IPC drops empty null maps and rebases slices."""
+    """Of values alone: IPC drops empty null maps and rebases slices; what lies under a null is taken out."""
     column = table.column(name).combine_chunks()
     if isinstance(column, pa.ChunkedArray):
         column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    if column.null_count:
+        column = column.take(pc.if_else(column.is_valid(), pa.array(range(len(column)), pa.int64()), None))
     batch = pa.record_batch([column], schema=pa.schema([pa.field("c", column.type)]))
     return _hash(batch.serialize())
 

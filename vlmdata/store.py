@@ -86,10 +86,9 @@ class LocalStore(Store):
         self.url = str(self.root)
 
     def check(self) -> None:
-        with _local_errors(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.root):
-                pass
+        there = next(folder for folder in (self.root, *self.root.parents) if folder.exists())
+        with _local_errors(self.root), tempfile.TemporaryFile(dir=there):
+            pass
 
     def get(self, path: str) -> bytes:
         return (self.root / path).read_bytes()
@@ -139,9 +138,8 @@ class LocalStore(Store):
 def _local_errors(target: Path) -> Iterator[None]:
     try:
         yield
-    except FileExistsError:
-        raise
-    except (PermissionError, NotADirectoryError) as error:
+    # FileExistsError: a file stands where a folder should be.
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
         raise StoreError(f"store: {target}: cannot be written ({error.strerror}); choose another --store") from error
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}:

@@ -8,6 +8,7 @@ line in `_KINDS`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from hashlib import sha256
 from typing import Any, Protocol
 
@@ -24,6 +25,8 @@ from vlmdata.progress import advance
 from vlmdata.schema import CAPTION_REJECTS, IMAGES, LISTING, REJECTS, SAMPLES, caption_table, sample_ids
 
 _CHECKED_AT_ONCE = 256
+_SHARD_BYTES = 512 << 20
+"""Bytes of pictures in one shard, at most (one larger picture is a shard of its own)."""
 
 Array = np.ndarray[Any, Any]
 
@@ -48,15 +51,25 @@ _KINDS: dict[str, SourceKind] = {"folder": folder, "webdataset": webdataset, "pa
 
 
 def list_source(dataset: Dataset, config: BuildConfig) -> list[Shard]:
-    """The source's samples in key order, cut into shards of `config.shard_size`.
+    """The source's samples in key order, cut into shards of at most `config.shard_size`.
 
     Raises:
         SourceError: the source cannot be used as it is; nothing has been written.
     """
     listing = _listing(dataset, config.source)
-    size = config.shard_size
-    cuts = [listing.slice(start, size).combine_chunks() for start in range(0, listing.num_rows, size)]
-    return [_list_shard(dataset, f"{number:05d}", rows) for number, rows in enumerate(cuts)]
+    return [_list_shard(dataset, f"{number:05d}", rows) for number, rows in enumerate(_cut(listing, config.shard_size))]
+
+
+def _cut(listing: pa.Table, size: int) -> Iterator[pa.Table]:
+    """Parts of at most `size` rows and some `_SHARD_BYTES`: a shard has to fit in memory, whatever the pictures are."""
+    ends = np.cumsum(pc.fill_null(listing["size"], 0).to_numpy())
+    start = 0
+    while start < listing.num_rows:
+        before = ends[start - 1] if start else 0
+        fits = int(np.searchsorted(ends, before + _SHARD_BYTES, side="right"))
+        stop = min(start + size, max(fits, start + 1))
+        yield listing.slice(start, stop - start).combine_chunks()
+        start = stop
 
 
 def _listing(dataset: Dataset, source: Source) -> pa.Table:

@@ -22,6 +22,8 @@ from pixels import ORIENTATION, tile, upright_rgb  # type: ignore[import-not-fou
 from PIL import Image, UnidentifiedImageError  # noqa: E402
 
 _SEQUENCES = {"GIF", "WEBP", "PNG", "TIFF", "MPO", "AVIF"}
+_MOST = 2**31 - 1
+"""The largest number that a column of facts holds; a header may claim any."""
 
 
 def measure(data: bytes, max_pixels: int) -> tuple[dict[str, Any], bytes]:
@@ -44,7 +46,10 @@ def measure(data: bytes, max_pixels: int) -> tuple[dict[str, Any], bytes]:
 
 def _measure_open(image: Image.Image, facts: dict[str, Any], max_pixels: int) -> tuple[dict[str, Any], bytes]:
     width, height = image.size
-    facts.update(format=image.format, mode=image.mode, width=width, height=height)
+    facts.update(format=image.format, mode=image.mode)
+    if max(width, height) > _MOST:
+        return {**facts, "error": "too_many_pixels", "detail": f"{width} x {height}"}, b""
+    facts.update(width=width, height=height)
     if width * height > max_pixels:
         return {**facts, "error": "too_many_pixels"}, b""
     image.load()
@@ -53,7 +58,7 @@ def _measure_open(image: Image.Image, facts: dict[str, Any], max_pixels: int) ->
     grey = tile(upright_rgb(image))
     if facts["orientation"] >= 5:
         facts.update(width=height, height=width)
-    facts["frames"] = getattr(image, "n_frames", 1) if image.format in _SEQUENCES else 1
+    facts["frames"] = min(getattr(image, "n_frames", 1), _MOST) if image.format in _SEQUENCES else 1
     return facts, grey
 
 

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -25,6 +26,8 @@ from typing import IO, Any
 _WORKER = Path(__file__).with_name("decode_worker.py")
 _BATCH = 32
 """Pictures handed to a decoder at a time."""
+_START_S = 120.0
+"""Patience with a decoder that starts on a busy machine; no picture pays for it."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ class _Decoder:
         self._limits = limits
         self._process: subprocess.Popen[bytes] | None = None
         self._buffer = b""
+        self._late = False
         self._file: IO[bytes] = tempfile.TemporaryFile()
 
     def measure(self, images: Sequence[bytes]) -> Iterator[Decoded]:
@@ -117,25 +121,27 @@ class _Decoder:
 
     def _start(self) -> subprocess.Popen[bytes]:
         if self._process is None:
-            self._buffer = b""
+            self._buffer, self._late = b"", False
             limits = self._limits
             arguments = [str(n) for n in (self._file.fileno(), limits.max_pixels, limits.memory_mb)]
             self._process = subprocess.Popen(
                 [sys.executable, "-I", str(_WORKER), *arguments],
+                bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 pass_fds=[self._file.fileno()],
             )
+            self._wait(self._process, _START_S)
         return self._process
 
     def _ask(self, process: subprocess.Popen[bytes], spans: list[tuple[int, int]]) -> None:
-        _pipe(process.stdin).write(json.dumps(spans).encode() + b"\n")
-        _pipe(process.stdin).flush()
+        # A decoder that is gone answers nothing: `_answers` finds out.
+        with suppress(BrokenPipeError):
+            _pipe(process.stdin).write(json.dumps(spans).encode() + b"\n")
 
     def _answers(self, process: subprocess.Popen[bytes], expected: int) -> Iterator[Decoded]:
         """Answers until all came, one is late, or the decoder is gone."""
-        out = _pipe(process.stdout).fileno()
         deadline = time.monotonic() + self._limits.timeout_s
         while expected:
             answer = self._parse()
@@ -143,12 +149,18 @@ class _Decoder:
                 expected -= 1
                 deadline = time.monotonic() + self._limits.timeout_s
                 yield answer
-                continue
-            ready, _, _ = select.select([out], [], [], max(0.0, deadline - time.monotonic()))
-            data = os.read(out, 1 << 16) if ready else b""
-            if not data:
+            elif not self._wait(process, deadline - time.monotonic()):
                 return
-            self._buffer += data
+
+    def _wait(self, process: subprocess.Popen[bytes], seconds: float) -> bool:
+        """Take in what the decoder has to say; False if it is late or gone."""
+        out = _pipe(process.stdout).fileno()
+        poll = select.poll()  # select() knows no file numbers above 1023
+        poll.register(out, select.POLLIN)
+        self._late = not poll.poll(max(0.0, seconds) * 1000)
+        data = b"" if self._late else os.read(out, 1 << 16)
+        self._buffer += data
+        return bool(data)
 
     def _parse(self) -> Decoded | None:
         line, newline, rest = self._buffer.partition(b"\n")
@@ -163,17 +175,12 @@ class _Decoder:
 
     def _lost(self, process: subprocess.Popen[bytes]) -> str:
         """Put the decoder away and say why: it was late, or it had died by itself."""
-        try:
-            process.wait(timeout=0.05)
-            reason = "decoder_crashed"
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            reason = "decode_timeout"
+        process.kill()
+        process.wait()
         _pipe(process.stdin).close()
         _pipe(process.stdout).close()
         self._process = None
-        return reason
+        return "decode_timeout" if self._late else "decoder_crashed"
 
 
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:

@@ -41,7 +41,8 @@ class Encoder:
         model, pretrained: as asked for.
         identity: names the weights' content, as `model_identity` does.
         weights: short sha256 of the state dict's bytes.
-        preprocessing: short sha256 of the image preprocessing parameters.
+        preprocess: open_clip's image preprocessing parameters.
+        preprocessing: short sha256 of these.
         precision: "fp32" on a CPU, "bf16" (autocast) on a GPU.
         device: "cpu", "cuda" or "cuda:0".
         dim: length of an embedding.
@@ -68,11 +69,12 @@ class Encoder:
         self.device = device
         self.precision: Literal["fp32", "bf16"] = "fp32" if device == "cpu" else "bf16"
         self.weights = _state_hash(parts.model)
-        self.preprocessing = _settings_hash(parts.preprocess)
+        self.preprocess = dict(parts.preprocess)
+        self.preprocessing = _settings_hash(self.preprocess)
         self._tokenizer = parts.tokenizer
         self.context_length = int(parts.tokenizer.context_length)
         self._lengths, self._pad = _text_shapes(parts.model, self.context_length)
-        self._transform = image_transform_v2(PreprocessCfg(**parts.preprocess), is_train=False)
+        self._transform = image_transform_v2(PreprocessCfg(**self.preprocess), is_train=False)
         self._net = parts.model.to(device)
         self._lock = threading.Lock()
         self.dim = int(self._forward(self._net.encode_text, self._tokens([""]), 1).shape[1])
@@ -104,7 +106,9 @@ class Encoder:
 
     def truncated(self, texts: Sequence[str]) -> list[bool]:
         """For each text, whether it has more tokens than the model reads."""
-        empty, endless, *rows = self._tokenizer(["", "a " * self.context_length, *texts], self.context_length + 1)
+        empty, endless, *rows = self._tokenizer(
+            ["", "a " * self.context_length, *texts], self.context_length + 1
+        )
         padding = empty[-1]
         # With one place more than there is, the last is filled exactly if the text did not fit;
         # some tokenizers write the end mark as padding, and then the place before it tells.
@@ -123,11 +127,14 @@ class Encoder:
         if self._pad is None:
             return np.full(len(tokens), self.context_length, np.int64)
         used = (tokens != self._pad).sum(dim=1).numpy()
-        bounds = np.array(self._lengths)
-        return bounds[np.searchsorted(bounds, used)]
+        bounds = np.array(self._lengths, np.int64)
+        chosen: NDArray[np.int64] = bounds[np.searchsorted(bounds, used)]
+        return chosen
 
     def _embed(self, encode: Callable[..., Any], rows: Any, batch: int) -> Vectors:
-        chunks = [self._forward(encode, rows[start : start + batch], batch) for start in range(0, len(rows), batch)]
+        chunks = [
+            self._forward(encode, rows[start : start + batch], batch) for start in range(0, len(rows), batch)
+        ]
         return np.concatenate(chunks) if chunks else np.empty((0, self.dim), np.float32)
 
     def _forward(self, encode: Callable[..., Any], rows: Any, batch: int) -> Vectors:
@@ -184,8 +191,11 @@ def _device(wanted: str) -> str:
 
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted != "cpu" and not (wanted.startswith("cuda") and torch.cuda.is_available()):
-        raise ConfigError(f"device: {wanted!r} is not there; expected auto, cpu, or cuda on a machine with a GPU")
+    there = {"cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))}
+    if torch.cuda.is_available():
+        there.add("cuda")
+    if wanted not in there:
+        raise ConfigError(f"device: {wanted!r} is not there; expected auto, {', '.join(sorted(there))}")
     return wanted
 
 

@@ -22,15 +22,22 @@ def upright_rgb(image: Image.Image) -> Image.Image:
         image = ImageOps.exif_transpose(image)
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
+    if image.mode.startswith("I;16"):
+        image = _eight_bits(image)
     if image.has_transparency_data:
         layered = image.convert("RGBA")
         flat = Image.new("RGB", image.size, WHITE)
         flat.paste(layered, mask=layered.getchannel("A"))
         return flat
-    if image.mode.startswith("I;16"):
-        image = image.convert("I")
-        image = image.point(lambda level: level * (1 / 257)).convert("L")
     return image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit greyscale as L, or as LA where one of its levels means transparent."""
+    grey = image.convert("I").point(lambda level: level * (1 / 257)).convert("L")
+    if image.has_transparency_data:
+        grey.putalpha(image.convert("RGBA").getchannel("A"))
+    return grey
 
 
 def tile(image: Image.Image) -> bytes:
