@@ -30,6 +30,10 @@ _LABELS = {
 }
 
 
+_PIPE_WIDTH = 200
+"""Where nobody watches there is no edge to keep to, and a number cut short is none."""
+
+
 class _Rate(ProgressColumn):
     """Samples a second so far."""
 
@@ -123,17 +127,22 @@ def progress_bars() -> Iterator[Bars]:
 def print_funnel(told: dict[str, Any]) -> None:
     """The funnel, why samples fell out, and where the export lies."""
     console = Console()
+    for table in funnel_tables(told):
+        console.print(table)
+    if told.get("message"):
+        print_lines([told["message"]])
+    if told.get("export"):
+        print_lines([f"Export: {told['export']}"])
+
+
+def funnel_tables(told: dict[str, Any]) -> list[Table]:
+    """The funnel, and the reasons if there are any."""
     title = f"{told['dataset']}, run {told['run']}: {told['outcome']}"
     if told.get("unchanged"):
         title += " (nothing has changed since, so nothing was done)"
-    console.print(_table(title, COLUMNS, rows(told)))
     reasons = why(told)
-    if reasons:
-        console.print(_table("Why not kept", ("stage", "what", "reason", "number"), reasons))
-    if told.get("message"):
-        console.print(escape(told["message"]))
-    if told.get("export"):
-        print_lines([f"Export: {told['export']}"])
+    tables = [_table(title, COLUMNS, rows(told))]
+    return [*tables, _table("Why not kept", ("stage", "what", "reason", "number"), reasons)] if reasons else tables
 
 
 def _table(title: str, head: Sequence[str], body: Sequence[Sequence[str]]) -> Table:

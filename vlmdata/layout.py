@@ -29,6 +29,7 @@ class Step(StrEnum):
     FACTS = "01_filtered/facts"
     DUPLICATES = "01_filtered/duplicates"
     FILTERED = "01_filtered"
+    ANSWERS = "02_captioned/answers"
     CAPTIONED = "02_captioned"
     EMBEDDINGS = "03_quality_checked/embeddings"
     SCORES = "03_quality_checked/scores"

@@ -1,0 +1,143 @@
+"""What all shards of a process share when they ask one endpoint: a connection pool, its limits, and its health.
+
+One event loop runs in a thread of its own for the whole process, so that
+`concurrency` means what it says however many shards are captioned at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from typing import Any, Literal, TypeVar
+
+import httpx
+
+from vlmdata.captioning.endpoint import is_loopback
+from vlmdata.captioning.provider import Answer, Fault
+from vlmdata.errors import UserError
+
+T = TypeVar("T")
+
+Trouble = Literal["key_refused", "never_there", "refuses_all", "gone"]
+"""Why nothing is gained by asking on."""
+
+_CONNECT_TIMEOUT_S = 10.0
+_LEAST_PATIENCE = 32
+
+
+class Health:
+    """Whether it makes sense to ask on. Touched by the event loop's thread alone."""
+
+    def __init__(self, patience: int) -> None:
+        self._patience = patience
+        self._failed_in_a_row = 0
+        self.reached = False
+        self.answered = False
+
+    def note(self, end: Answer | Fault) -> Trouble | None:
+        """Take in how one picture ended after all its retries."""
+        if isinstance(end, Answer) or end.failure == "refused":
+            self.answered, self._failed_in_a_row = True, 0
+            return None
+        if end.blame == "key":
+            return "key_refused"
+        if end.blame == "endpoint" and end.status is None and not self.reached:
+            return "never_there"
+        if end.failure == "transient" or not self.answered:
+            self._failed_in_a_row += 1
+        if self._failed_in_a_row < self._patience:
+            return None
+        return "refuses_all" if end.failure == "permanent" else "gone"
+
+    def forgive(self) -> None:
+        """A new round may find the endpoint well again."""
+        self._failed_in_a_row = 0
+
+
+class Line:
+    """A process's only way to one endpoint."""
+
+    def __init__(self, base_url: str, concurrency: int) -> None:
+        # A request's time limit covers all of it, so that a server which drips bytes does not escape it.
+        self.http = httpx.AsyncClient(
+            timeout=httpx.Timeout(None, connect=_CONNECT_TIMEOUT_S),
+            limits=httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
+            follow_redirects=False,
+            trust_env=not is_loopback(base_url),
+        )
+        self.slots = asyncio.Semaphore(concurrency)
+        # Pictures encoded and waiting for a slot or a pause to end: this bounds memory.
+        self.room = asyncio.Semaphore(2 * concurrency)
+        self.health = Health(max(_LEAST_PATIENCE, 2 * concurrency))
+        self.halted = asyncio.Event()
+        self.halt_reason = ""
+        self.halt_error: UserError | None = None
+        self._rounds = 0
+
+    @contextmanager
+    def round(self) -> Iterator[None]:
+        """While at least one shard is asking; a halt holds for all of them, and for none that comes after."""
+        if not self._rounds:
+            self.halted.clear()
+            self.health.forgive()
+        self._rounds += 1
+        try:
+            yield
+        finally:
+            self._rounds -= 1
+
+    def halt(self, reason: str, error: UserError | None) -> None:
+        """Let no further request start; `error` is what the user has to put right, if anything."""
+        self.halt_reason, self.halt_error = reason, error
+        self.halted.set()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait, but no longer than until the line is halted."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.halted.wait()
+
+
+class _Process:
+    """The event loop, the threads that encode pictures, and the lines of one process."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.encoders = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="caption-encode")
+        self._lines: dict[tuple[str, int], Line] = {}
+        threading.Thread(target=self.loop.run_forever, name="caption-loop", daemon=True).start()
+
+    def line(self, base_url: str, concurrency: int) -> Line:
+        """Called on the loop's thread, which makes it safe without a lock."""
+        key = (base_url, concurrency)
+        if key not in self._lines:
+            self._lines[key] = Line(base_url, concurrency)
+        return self._lines[key]
+
+
+_making = threading.Lock()
+
+
+@lru_cache(maxsize=1)
+def _process(pid: int) -> _Process:
+    return _Process()
+
+
+def process() -> _Process:
+    """This process's own; a forked child gets a new one, as threads do not survive a fork."""
+    with _making:
+        return _process(os.getpid())
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run on the process's loop and wait; whatever interrupts the waiting ends the requests too."""
+    future = asyncio.run_coroutine_threadsafe(coroutine, process().loop)
+    try:
+        return future.result()
+    finally:
+        future.cancel()
