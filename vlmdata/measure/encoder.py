@@ -60,6 +60,7 @@ class Encoder:
         languages: frozenset[str],
         device: str,
     ) -> None:
+        """Take over a loaded model; `load_encoder` is the way in."""
         from open_clip.transform import PreprocessCfg, image_transform_v2
 
         self.model = model
