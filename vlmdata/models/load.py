@@ -46,9 +46,8 @@ def _load_tag(source: ModelSource) -> Parts:
         raise ConfigError(f"pretrained: {source.model} has no tag {source.pretrained!r}; its tags: {tags}")
     asked = f"{source.model}:{source.pretrained}"
     looked = known.get("hf_hub") or known.get("url")
-    with _told(
-        f"pretrained: weights of {asked} are neither in the cache nor to be had from {looked}; {ESCAPE}"
-    ):
+    problem = f"pretrained: weights of {asked} are neither in the cache nor to be had from {looked}"
+    with _told(f"{problem}; {ESCAPE}"):
         quick = wants_quick_gelu(name, str(source.pretrained))
         return _create(name, pretrained=source.pretrained, force_quick_gelu=quick)
 
@@ -64,7 +63,7 @@ def wants_quick_gelu(name: str, tag: str) -> bool:
 
 
 def _load_folder(folder: Path) -> Parts:
-    """A folder as open_clip saves it, with a text tower's config beside it if the tower is a Hugging Face one."""
+    """A folder as open_clip saves it, with a Hugging Face text tower's config beside it if it has one."""
     config = read_config(folder / "open_clip_config.json")
     text = config.get("model_cfg", {}).get("text_cfg", {})
     changes: dict[str, Any] = {}
