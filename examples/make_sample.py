@@ -83,7 +83,7 @@ EMPTY_CAPTION = ("clothes/hikingboot", "food/fruit/cartoon/banana")
 MISMATCHED = {
     "animals/mammals/bears/cartoon/teddy_bear": "A steam locomotive crossing a bridge at night.",
     "food/fruit/cartoon/pineapple": "Two police officers beside a parked motorcycle.",
-    "vehicles/masstransit/cartoon/schoolbus": "A bowl of tomato soup with a silver spoon.",
+    "vehicles/masstransit/cartoon/schoolbus": "A red apple on a white table.",
 }
 LONG_CAPTION = "town/monuments/inukshuk-outline"
 MOVING = ("household/padlock_closed", "household/padlock_open")

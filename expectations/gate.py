@@ -93,9 +93,11 @@ def _rows_of_any_frame() -> Any:
 def great_expectations() -> Any:
     """The library, imported when first needed (6 s) and silent."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
-    logging.getLogger("great_expectations").setLevel(logging.ERROR)
     import great_expectations as gx
 
+    # One of its modules sets a level of its own.
+    for name in ("great_expectations", "great_expectations.data_context.types.base"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     return gx
 
 

@@ -14,7 +14,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from hashlib import sha256
 from typing import Any
 
@@ -160,14 +160,19 @@ class Dataset:
         return found[-1] if found else None
 
 
+_MOST_MANIFESTS = 4096
+_manifests: dict[tuple[str, str], Manifest] = {}
+
+
 def _read_manifest(store: Store, path: str) -> Manifest:
-    return _manifest_text(store.url, path)
-
-
-@lru_cache(maxsize=4096)
-def _manifest_text(url: str, path: str) -> Manifest:
     """Manifests never change, so each is fetched once a process."""
-    return Manifest.model_validate_json(open_store(url).get(path))
+    found = _manifests.get((store.url, path))
+    if found is None:
+        found = Manifest.model_validate_json(store.get(path))
+        if len(_manifests) >= _MOST_MANIFESTS:
+            _manifests.clear()
+        _manifests[store.url, path] = found
+    return found
 
 
 def step_key(step: Step, reads: Sequence[str], settings: Any) -> str:
@@ -220,7 +225,9 @@ def publish(
         facts=result.facts,
     )
     path = layout.manifest_path(dataset.name, step, key, manifest.generation)
-    dataset.store.create(path, manifest.model_dump_json(by_alias=True, indent=1).encode())
+    if dataset.store.create(path, manifest.model_dump_json(by_alias=True, indent=1).encode()):
+        # A person may have emptied the store in the middle of this process.
+        _manifests.pop((dataset.store.url, path), None)
     return path
 
 

@@ -30,12 +30,14 @@ def init(directory: Annotated[Path, typer.Argument(help="Where to write config.y
     from importlib.resources import files
 
     target = directory / "config.yaml"
-    directory.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        raise ConfigError(f"{target}: is there already; give another folder, or edit that one")
     try:
+        directory.mkdir(parents=True, exist_ok=True)
         with target.open("x", encoding="utf-8") as file:
             file.write(files("vlmdata").joinpath("template.yaml").read_text(encoding="utf-8"))
-    except FileExistsError:
-        raise ConfigError(f"{target}: is there already; give another folder, or edit that one") from None
+    except OSError as error:
+        raise ConfigError(f"{target}: cannot be written ({error.strerror}); give another folder") from error
     typer.echo(f"Wrote {target}. Set source.path, then: vlmdata build {target}")
 
 
@@ -53,7 +55,9 @@ def build(
     from vlmdata.console import print_funnel
 
     overrides = list(set_ or [])
-    overrides += [f"{key}={value}" for key, value in (("store", store), ("engine", engine)) if value is not None]
+    named = (("store", store), ("engine", engine))
+    # As JSON, which is YAML: a path that holds " #" or looks like a number stays that path.
+    overrides += [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in named if value is not None]
     told = _build(load_config(config, overrides), _stage(to), verbose)
     print_funnel(told)
     _end(told)
@@ -109,7 +113,7 @@ def demo(
 
     print_funnel(told)
     print_lines(expected_troubles(config, sample))
-    print_lines(next_commands(config, told))
+    print_lines(next_commands(config, sample))
     _end(told)
 
 

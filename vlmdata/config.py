@@ -31,7 +31,7 @@ OPERATIONAL: dict[str, Any] = {"operational": True}
 class _Section(BaseModel):
     """A part of the config: unknown keys are refused, values are frozen."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     def settings(self) -> dict[str, Any]:
         """What decides the outcome: every field less the operational ones."""
@@ -160,8 +160,8 @@ class LanguageModel(_Section):
 
     model: str = Field(description="starter, an open_clip name, hf-hub:…, or a folder.")
     pretrained: str | None = Field(default=None, description="A tag or a local weights file.")
-    accept_above: float | Literal["auto"] = "auto"
-    reject_below: float | Literal["auto"] = "auto"
+    accept_above: float | Literal["auto"] = Field(default="auto", description="As quality.accept_above.")
+    reject_below: float | Literal["auto"] = Field(default="auto", description="As quality.reject_below.")
 
 
 class QualityConfig(_Section):
@@ -245,6 +245,7 @@ def load_config(path: str | os.PathLike[str], overrides: list[str] | None = None
     """
     file = Path(path)
     raw = _read_yaml(file)
+    raw.setdefault("store", BuildConfig.model_fields["store"].default)
     _absolute_paths(raw, file.parent.resolve())
     given: dict[str, Any] = {}
     for override in overrides or []:
@@ -260,7 +261,8 @@ def parse_config(raw: Any, where: str = "config") -> BuildConfig:
     try:
         return BuildConfig.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(f"{where}: {_explain(error)}") from error
+        # Keys come from people, too: one may hold a line break.
+        raise ConfigError(" ".join(f"{where}: {_explain(error)}".split())) from error
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
@@ -308,7 +310,7 @@ _NAME_OR_PATH_KEYS = (("quality", "model"), ("quality", "pretrained"))
 
 
 def _absolute_paths(raw: dict[str, Any], base: Path) -> None:
-    for *parents, leaf in (*_PATH_KEYS, *_NAME_OR_PATH_KEYS):
+    for *parents, leaf in (*_PATH_KEYS, *_NAME_OR_PATH_KEYS, *_language_keys(raw)):
         section: Any = raw
         for parent in parents:
             section = section.get(parent) if isinstance(section, dict) else None
@@ -319,9 +321,18 @@ def _absolute_paths(raw: dict[str, Any], base: Path) -> None:
             section[leaf] = os.path.normpath(base / Path(value).expanduser())
 
 
+def _language_keys(raw: dict[str, Any]) -> list[tuple[str, ...]]:
+    quality = raw.get("quality")
+    languages = quality.get("languages") if isinstance(quality, dict) else None
+    tags = languages if isinstance(languages, dict) else {}
+    return [("quality", "languages", tag, leaf) for tag in tags for leaf in ("model", "pretrained")]
+
+
 def _explain(error: ValidationError) -> str:
     """The first mistake as one line: key, value, what was expected, nearest right key."""
-    first = error.errors(include_url=False)[0]
+    every = error.errors(include_url=False)
+    # A key that is not known may be the one that is missing, misspelt.
+    first = next((one for one in every if one["type"] == "extra_forbidden"), every[0])
     path = [str(part) for part in first["loc"]]
     key = ".".join(_without_tags(path))
     if first["type"] == "extra_forbidden":
@@ -332,8 +343,18 @@ def _explain(error: ValidationError) -> str:
         return f"the key '{key}.kind' is missing: expected folder, webdataset or parquet"
     if first["type"] == "union_tag_invalid":
         return f"{key}.kind = {first['ctx']['tag']!r}: expected folder, webdataset or parquet"
-    expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if path[-1] == "[key]":
+        return f"{'.'.join(path[:-2])}: expected text as keys, not {first['input']!r}; put it in quotes"
+    same = [one for one in every if ".".join(_without_tags([str(part) for part in one["loc"]])) == key]
+    expected = " or ".join(dict.fromkeys(_expected(one["msg"]) for one in same))
     return f"{key} = {_short(first['input'])}: expected {expected}"
+
+
+def _expected(message: str) -> str:
+    """What pydantic says was expected, in the words of a config file."""
+    for prefix in ("Value error, ", "Input should be ", "Tuple should have "):
+        message = message.removeprefix(prefix)
+    return "a mapping of keys" if message.startswith("a valid dictionary") else message
 
 
 def _short(value: Any) -> str:

@@ -126,7 +126,7 @@ def progress_bars() -> Iterator[Bars]:
 
 def print_funnel(told: dict[str, Any]) -> None:
     """The funnel, why samples fell out, and where the export lies."""
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=_PIPE_WIDTH)
     for table in funnel_tables(told):
         console.print(table)
     if told.get("message"):

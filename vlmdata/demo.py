@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,15 +79,21 @@ def _codes(story: dict[str, Any], level: str) -> set[str]:
     return codes
 
 
-def next_commands(config: BuildConfig, told: dict[str, Any]) -> list[str]:
+def next_commands(config: BuildConfig, sample: Path) -> list[str]:
     """What to try next, ready to be copied."""
-    where = f"--store {config.store} --dataset {config.dataset}"
+    where = f"--store {os.path.relpath(config.store)} --dataset {config.dataset}"
+    planted: list[dict[str, Any]] = json.loads((sample / "troubles.json").read_text(encoding="utf-8"))
+    misaligned = next((trouble["file"] for trouble in planted if trouble["code"] == "misaligned"), "SAMPLE")
     return [
         "",
         "Captions that the starter model made and the starter judged prove nothing; a real set wants real models.",
         "",
         "Next:",
-        f"  vlmdata explain SAMPLE {where}",
-        f"  vlmdata status {where} --json",
-        "  vlmdata init my-set",
+        f"  {_COMMAND} explain {misaligned} {where}",
+        f"  {_COMMAND} status {where} --json",
+        f"  {_COMMAND} init my-set",
     ]
+
+
+_COMMAND = os.path.relpath(Path(sys.executable).with_name("vlmdata"))
+"""As it can be typed here, activated environment or not."""

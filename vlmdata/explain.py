@@ -65,10 +65,11 @@ def _shard(run: Run, stage: Stage, name: str) -> Shard | None:
 
 def _ingested(dataset: Dataset, run: Run, shard_name: str, row: dict[str, Any]) -> dict[str, Any]:
     shard = _shard(run, Stage.RAW, shard_name)
-    captions = _rows(dataset, shard, Step.RAW, "captions", row["id"]) if shard else []
     facts = {name: value for name, value in row.items() if name not in _LEFT_OUT and value is not None}
-    outcome = facts.pop("outcome", "kept")
-    return _told(Stage.RAW, outcome, {**facts, "captions": [_short(caption) for caption in captions]})
+    for name, table in (("captions", "captions"), ("captions not kept", "caption_rejects")):
+        captions = _rows(dataset, shard, Step.RAW, table, row["id"]) if shard else []
+        facts[name] = [_short(caption) for caption in captions]
+    return _told(Stage.RAW, facts.pop("outcome", "kept"), facts)
 
 
 def _decided(dataset: Dataset, shard: Shard, stage: Stage, sample: str) -> dict[str, Any]:
@@ -128,4 +129,6 @@ def _first(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _short(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name not in _LEFT_OUT | {"caption_id"} and value is not None}
+    told = {name: value for name, value in row.items() if name not in _LEFT_OUT | {"caption_id"}}
+    # A score that is not a number is none, and JSON has no word for it.
+    return {name: value for name, value in told.items() if value is not None and value == value}

@@ -136,7 +136,8 @@ def start_run(dataset: Dataset, config: BuildConfig) -> Run:
 def last_run(dataset: Dataset) -> Run | None:
     """The newest run of a dataset."""
     prefix = f"{layout.runs_prefix(dataset.name)}/"
-    numbers = {int(path.removeprefix(prefix).split("/", 1)[0]) for path in dataset.store.list(prefix)}
+    names = {path.removeprefix(prefix).split("/", 1)[0] for path in dataset.store.list(prefix)}
+    numbers = [int(name) for name in names if name.isdecimal()]
     return Run(dataset, max(numbers)) if numbers else None
 
 

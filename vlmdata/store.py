@@ -128,7 +128,8 @@ class LocalStore(Store):
 
     def children(self, prefix: str) -> list[str]:
         folder = self.root / prefix
-        return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+        names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+        return sorted(name for name in names if not name.startswith("."))
 
     def locate(self, path: str) -> str:
         return str(self.root / path)

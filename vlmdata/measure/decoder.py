@@ -23,11 +23,17 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
+from vlmdata.errors import ConfigError
+
 _WORKER = Path(__file__).with_name("decode_worker.py")
 _BATCH = 32
 """Pictures handed to a decoder at a time."""
 _START_S = 120.0
-"""Patience with a decoder that starts on a busy machine; no picture pays for it."""
+"""Patience with a decoder that starts on a busy machine."""
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "VECLIB_MAXIMUM_THREADS": "1"}
+"""A decoder has one core: others decode beside it."""
+_LONGEST_MS = 2**31 - 1
+"""The longest that poll() can wait."""
 
 
 @dataclass(frozen=True)
@@ -131,9 +137,20 @@ class _Decoder:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 pass_fds=[self._file.fileno()],
+                env={**os.environ, **_ONE_THREAD},
             )
-            self._wait(self._process, _START_S)
+            self._await_ready(self._process)
         return self._process
+
+    def _await_ready(self, process: subprocess.Popen[bytes]) -> None:
+        """Its first line says that it has started: no picture pays for that, in time or in blame."""
+        if not self._wait(process, _START_S):
+            self._lost(process)
+            raise ConfigError(
+                f"filter.decode_memory_mb = {self._limits.memory_mb}: no decoder started with that"
+                f" within {_START_S:.0f} s; give more, or free the machine"
+            )
+        self._buffer = b""
 
     def _ask(self, process: subprocess.Popen[bytes], spans: list[tuple[int, int]]) -> None:
         # A decoder that is gone answers nothing: `_answers` finds out.
@@ -157,7 +174,7 @@ class _Decoder:
         out = _pipe(process.stdout).fileno()
         poll = select.poll()  # select() knows no file numbers above 1023
         poll.register(out, select.POLLIN)
-        self._late = not poll.poll(max(0.0, seconds) * 1000)
+        self._late = not poll.poll(min(max(0.0, seconds) * 1000, _LONGEST_MS))
         data = b"" if self._late else os.read(out, 1 << 16)
         self._buffer += data
         return bool(data)

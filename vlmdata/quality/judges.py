@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from vlmdata.config import LanguageModel, QualityConfig
+from vlmdata.errors import ConfigError
 from vlmdata.models.calibration import thresholds_for
 from vlmdata.models.source import describe
 
@@ -52,7 +53,7 @@ def judges(config: QualityConfig) -> Judges:
     """The judges that a config names, without loading a model.
 
     Raises:
-        ConfigError: a model, tag or folder that is not there.
+        ConfigError: a model, tag or folder that is not there, or bounds upside down.
     """
     named = LanguageModel(
         model=config.model,
@@ -70,6 +71,11 @@ def _judge(choice: LanguageModel, language: str) -> Judge:
     calibration = thresholds_for(choice.model, choice.pretrained, language)
     accept = calibration.accept_above if choice.accept_above == "auto" else choice.accept_above
     reject = calibration.reject_below if choice.reject_below == "auto" else choice.reject_below
+    if accept < reject:
+        raise ConfigError(
+            f"quality: reject_below = {reject} is above accept_above = {accept} ({choice.model}, {language});"
+            " expected reject_below to be the lower of the two"
+        )
     return Judge(
         model=choice.model,
         pretrained=choice.pretrained,

@@ -40,14 +40,15 @@ def score_shard(dataset: Dataset, shard: Shard, config: QualityConfig) -> Shard:
     reads = [dataset.digest(shard, Step.CAPTIONED, "captions", ["id", "caption_id", "text", "lang"])]
     reads += [image.tables["images"].digest(["id", "embedding"]) for image in images]
     judged_by = {language: judge.identity if (judge := bench.of(language)) else None for language in set(spoken)}
+    judged = [judged_by[language] for language in spoken]
     settings = {"languages": judged_by, "unlabelled": bench.unlabelled}
 
     def work(_: Manifest | None) -> Result:
         captions = dataset.read(shard, Step.CAPTIONED, "captions")
-        parts = [_unscored(captions, spoken, [bench.of(language) is None for language in spoken])]
+        parts = [_unscored(captions, spoken, [identity is None for identity in judged])]
         tables = {}
         for number, (judge, image) in enumerate(zip(needed, images, strict=True)):
-            mine = [bench.of(language) == judge for language in spoken]
+            mine = [identity == judge.identity for identity in judged]
             scored, texts = _scored(dataset, captions, spoken, mine, judge, image, config.device)
             parts.append(scored)
             tables[f"texts/{number}"] = texts

@@ -1,0 +1,127 @@
+"""A bad shard costs only itself, in a real flow on real task runners."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from prefect import flow, task
+
+from flows.engine import Engine, once
+from tasks.job import Job, named_failures
+from vlmdata import progress
+from vlmdata.checkpoint import Shard
+from vlmdata.config import parse_config
+from vlmdata.errors import BuildIncomplete, SourceError
+from vlmdata.layout import Step
+
+pytestmark = pytest.mark.integration
+JOB = Job(parse_config({"dataset": "set", "source": {"kind": "folder", "path": "/p"}}), 1)
+SHARDS = [Shard(f"{number:05d}", 10) for number in range(4)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _prefect() -> Iterator[None]:
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@task
+@named_failures
+def mark(shard: Shard, job: Job) -> Shard:
+    return shard.at(Step.RAW, f"done by {job.number}")
+
+
+@task
+def lose_odd(shard: Shard, job: Job) -> Shard:
+    if int(shard.name) % 2:
+        raise OSError("the disk is gone")
+    return shard
+
+
+@task
+def lose_all(shard: Shard, job: Job) -> Shard:
+    raise OSError("the disk is gone")
+
+
+@task
+@named_failures
+def mistake(shard: Shard, job: Job) -> Shard:
+    raise SourceError("one line")
+
+
+def run(body: Any) -> Any:
+    @flow
+    def whole() -> Any:
+        with Engine(JOB) as engine:
+            return body(engine)
+
+    return whole()
+
+
+class Ear(progress.Listener):
+    def __init__(self) -> None:
+        self.heard: list[Any] = []
+
+    def begin(self, step: Step, total: int) -> None:
+        self.heard.append(("begin", total))
+
+    def done(self, step: Step, samples: int) -> None:
+        self.heard.append(("done", samples))
+
+    def end(self, step: Step) -> None:
+        self.heard.append("end")
+
+
+def test_each_shard_in_order_and_progress_is_told() -> None:
+    ear = Ear()
+    with progress.listening(ear):
+        found = run(lambda engine: engine.each(mark, SHARDS, Step.RAW))
+    assert [shard.name for shard in found] == [shard.name for shard in SHARDS]
+    assert {shard.manifests[Step.RAW] for shard in found} == {"done by 1"}
+    assert ear.heard == [("begin", 40), *[("done", 10)] * 4, "end"]
+
+
+def test_lost_shards_are_left_out_and_remembered() -> None:
+    def body(engine: Engine) -> Any:
+        found = engine.each(lose_odd, SHARDS, Step.RAW)
+        with pytest.raises(BuildIncomplete, match="2 shards lost before it is cut") as error:
+            engine.require_all("it is cut")
+        return [shard.name for shard in found], str(error.value)
+
+    names, message = run(body)
+    assert names == ["00000", "00002"]
+    assert "00001" in message
+    assert "the disk is gone" in message
+
+
+def test_with_all_shards_lost_there_is_no_going_on() -> None:
+    with pytest.raises(BuildIncomplete, match="4 shards lost"):
+        run(lambda engine: engine.each(lose_all, SHARDS, Step.RAW))
+
+
+def test_a_mistake_of_the_person_stops_everything() -> None:
+    with pytest.raises(SourceError, match="one line"):
+        run(lambda engine: engine.each(mistake, SHARDS, Step.RAW))
+
+
+def test_nothing_lost_nothing_said() -> None:
+    assert run(lambda engine: engine.require_all("it is cut")) is None
+
+
+def test_once_gives_the_result_or_the_error() -> None:
+    @flow
+    def whole() -> Any:
+        return once(mark, SHARDS[0], JOB)
+
+    assert whole().manifests[Step.RAW] == "done by 1"
+
+    @flow
+    def failing() -> Any:
+        return once(mistake, SHARDS[0], JOB)
+
+    with pytest.raises(SourceError, match="one line"):
+        failing()
