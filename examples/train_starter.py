@@ -396,9 +396,10 @@ def train(model: Any, pairs: Pairs) -> None:
         {"params": [model.text.proj.weight], "lr": 0.1 * RATE, "weight_decay": 0.0},
     ]
     optimiser = torch.optim.AdamW(groups, weight_decay=0.05)
+    peaks: list[Any] = [group["lr"] for group in groups]
     steps = EPOCHS * (count // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, [group["lr"] for group in groups], total_steps=steps, pct_start=0.1
+        optimiser, peaks, total_steps=steps, pct_start=0.1
     )
     for step in range(steps):
         if step % (count // BATCH) == 0:

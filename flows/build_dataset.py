@@ -54,7 +54,8 @@ def _build(job: Job, listing: list[Shard], to: Stage) -> dict[str, Any]:
                 reports.append(once(close_stage, job, stage, shards))
                 if stage == to:
                     break
-        return once(finish_run, job, reports, listing)
+        told: dict[str, Any] = once(finish_run, job, reports, listing)
+        return told
     except VlmdataError as error:
         stop_run(job, error)
         raise

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from prefect import Task
+from prefect.client.schemas.objects import State
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
 from tasks.job import Job, raise_named
@@ -77,7 +78,7 @@ def once(task: Task[..., Any], *args: Any) -> Any:
     Raises:
         VlmdataError: the one that its failed state stands for.
     """
-    state = task(*args, return_state=True)
+    state: State[Any] = task(*args, return_state=True)  # type: ignore[assignment]  # none of ours is a coroutine
     raise_named(state)
     return state.result()
 
@@ -89,5 +90,6 @@ def _task_runner(engine: str) -> TaskRunner[Any]:
     if engine == "ray":
         from prefect_ray import RayTaskRunner
 
-        return RayTaskRunner()  # connects to RAY_ADDRESS, or starts Ray on this machine
+        runner: TaskRunner[Any] = RayTaskRunner()  # connects to RAY_ADDRESS, or starts Ray on this machine
+        return runner
     return ThreadPoolTaskRunner(max_workers=workers)

@@ -21,6 +21,8 @@ from typing_extensions import Buffer
 
 from vlmdata.errors import StoreError
 
+Names = list[str]
+
 _REFUSED = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "403", "Forbidden"}
 
 
@@ -65,11 +67,11 @@ class Store:
         """Whether the object is there."""
         raise NotImplementedError
 
-    def list(self, prefix: str) -> list[str]:
+    def list(self, prefix: str) -> Names:
         """Sorted paths of all objects below a prefix; none if there is no such prefix."""
         raise NotImplementedError
 
-    def children(self, prefix: str) -> list[str]:
+    def children(self, prefix: str) -> Names:
         """Sorted names directly below a prefix."""
         raise NotImplementedError
 
@@ -119,14 +121,14 @@ class LocalStore(Store):
     def exists(self, path: str) -> bool:
         return (self.root / path).is_file()
 
-    def list(self, prefix: str) -> list[str]:
+    def list(self, prefix: str) -> Names:
         found = []
         for folder, _, names in os.walk(self.root / prefix):
             base = Path(folder).relative_to(self.root).as_posix()
             found += [f"{base}/{name}" for name in names if not name.startswith(".part-")]
         return sorted(found)
 
-    def children(self, prefix: str) -> list[str]:
+    def children(self, prefix: str) -> Names:
         folder = self.root / prefix
         names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
         return sorted(name for name in names if not name.startswith("."))
@@ -196,13 +198,13 @@ class S3Store(Store):
                 return False
         return True
 
-    def list(self, prefix: str) -> list[str]:
+    def list(self, prefix: str) -> Names:
         with self._errors():
             self.fs.invalidate_cache()
             found = self.fs.find(f"{self.root}/{prefix}")
         return sorted(name.removeprefix(f"{self.root}/") for name in found)
 
-    def children(self, prefix: str) -> list[str]:
+    def children(self, prefix: str) -> Names:
         folder = f"{self.root}/{prefix}".rstrip("/")
         with self._errors():
             try:

@@ -25,6 +25,9 @@ from typing import IO, Any
 
 from vlmdata.errors import ConfigError
 
+Picture = bytes | memoryview
+"""A file's bytes."""
+
 _WORKER = Path(__file__).with_name("decode_worker.py")
 _BATCH = 32
 """Pictures handed to a decoder at a time."""
@@ -61,11 +64,11 @@ class DecoderPool:
         self._own = threading.local()
         self._threads = ThreadPoolExecutor(workers or os.cpu_count() or 1, thread_name_prefix="decode")
 
-    def measure(self, images: Sequence[bytes], done: Callable[[int], None] = lambda n: None) -> list[Decoded]:
+    def measure(self, images: Sequence[Picture], done: Callable[[int], None] = lambda n: None) -> list[Decoded]:
         """Facts and tile of each picture, in order; `done` is told how many more are through."""
         batches = [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)]
 
-        def run(batch: Sequence[bytes]) -> list[Decoded]:
+        def run(batch: Sequence[Picture]) -> list[Decoded]:
             results = list(self._decoder().measure(batch))
             done(len(batch))
             return results
@@ -95,7 +98,7 @@ class _Decoder:
         self._late = False
         self._file: IO[bytes] = tempfile.TemporaryFile()
 
-    def measure(self, images: Sequence[bytes]) -> Iterator[Decoded]:
+    def measure(self, images: Sequence[Picture]) -> Iterator[Decoded]:
         spans = self._write(images)
         position = 0
         crashed_before = False
@@ -115,7 +118,7 @@ class _Decoder:
                 position += 1
             crashed_before = lost == "decoder_crashed" and not crashed_before
 
-    def _write(self, images: Sequence[bytes]) -> list[tuple[int, int]]:
+    def _write(self, images: Sequence[Picture]) -> list[tuple[int, int]]:
         self._file.seek(0)
         self._file.truncate()
         spans = []

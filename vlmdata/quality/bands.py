@@ -6,6 +6,7 @@ Scores and bounds are float32 when they are compared: 0.28 itself is held.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -68,7 +69,7 @@ def bands(scores: pa.Table, bench: Judges) -> Band:
     unscored = ~scores["score"].is_valid().to_numpy(zero_copy_only=False)
     lost = np.isnan(score) & ~unscored
     with np.errstate(invalid="ignore"):
-        choices = [
+        choices: list[tuple[Any, str, str, Any]] = [
             (unscored, HELD, "unverified_language", np.nan),
             (lost, FAILED, "not_embedded", np.nan),
             (score > accept, ACCEPTED, "", np.nan),
