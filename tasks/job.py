@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.exceptions import FailedRun
 from prefect.states import Failed
 
 from vlmdata import errors
@@ -58,6 +60,19 @@ def named_failures(function: Callable[P, R]) -> Callable[P, R]:
             return Failed(name=type(error).__name__, message=str(error))
 
     return wrapped
+
+
+class _OneLine(logging.Filter):
+    """Prefect's engine adds a traceback of its own to a run that a worker ran and that ended failed."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(error := record.exc_info[1], FailedRun):
+            record.msg, record.args, record.exc_info = str(error), (), None
+        return True
+
+
+for _name in ("prefect.flow_runs", "prefect.engine"):
+    logging.getLogger(_name).addFilter(_OneLine())
 
 
 def raise_named(state: State[Any]) -> None:

@@ -59,7 +59,7 @@ def _plain(value: Any) -> Any:
 class FolderSource(_Section):
     """A folder of pictures, with captions beside it."""
 
-    kind: Literal["folder"] = "folder"
+    kind: Literal["folder"] = Field(default="folder", description="The kind of source.")
     path: str = Field(description="Folder of pictures, searched recursively; a local path or s3:// URL.")
     captions: str | None = Field(
         default=None,
@@ -70,14 +70,14 @@ class FolderSource(_Section):
 class WebdatasetSource(_Section):
     """WebDataset tars."""
 
-    kind: Literal["webdataset"] = "webdataset"
+    kind: Literal["webdataset"] = Field(default="webdataset", description="The kind of source.")
     path: str = Field(description="A folder of .tar files, one .tar, or a glob such as ./shards/*.tar.")
 
 
 class ParquetSource(_Section):
     """Hugging Face style parquet: an image column of structs of bytes and path."""
 
-    kind: Literal["parquet"] = "parquet"
+    kind: Literal["parquet"] = Field(default="parquet", description="The kind of source.")
     path: str = Field(description="A folder of .parquet files, one file, or a glob.")
     image_column: str = Field(default="image", description="Struct of bytes and path, or plain bytes.")
     caption_column: str | None = Field(
@@ -105,7 +105,7 @@ class FilterConfig(_Section):
         default=20, description="Seconds one picture may take to decode.", json_schema_extra=OPERATIONAL
     )
     decode_memory_mb: PositiveInt = Field(
-        default=4_096, description="Memory one decoder may take, MiB.", json_schema_extra=OPERATIONAL
+        default=4_096, description="A picture that needs more memory to decode is rejected, MiB."
     )
     workers: PositiveInt | None = Field(
         default=None, description="Decoder processes a machine; null: one a core.", json_schema_extra=OPERATIONAL

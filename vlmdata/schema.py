@@ -94,7 +94,7 @@ FACTS = pa.schema(
         ID,
         _field("error", pa.string(), "reason code if the picture did not decode whole; null: it did"),
         _field("detail", pa.string(), "the decoder's own words"),
-        _field("retryable", pa.bool_(), "time-out or lost decoder: not the picture's fault", nullable=False),
+        _field("retryable", pa.bool_(), "a time-out, which a calmer machine may mend", nullable=False),
         _field("format", pa.string(), "JPEG, PNG, WEBP, …"),
         _field("mode", pa.string(), "Pillow mode as stored"),
         _field("width", pa.int32(), "px, upright"),

@@ -6,6 +6,7 @@ import copy
 import pickle
 import shutil
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +176,10 @@ COLUMNS = {
     "number": (pa.int32(), [0, 1, None, -7]),
     "hash": (pa.uint64(), [0, 2**64 - 1, None]),
     "score": (pa.float32(), [0.25, None, -1.0]),
-    "listed": (pa.list_(pa.struct([("text", pa.string()), ("lang", pa.string())])), [None, [], [{"text": "a"}, {"lang": "b"}]]),
+    "listed": (
+        pa.list_(pa.struct([("text", pa.string()), ("lang", pa.string())])),
+        [None, [], [{"text": "a"}, {"lang": "b"}]],
+    ),
     "vector": (pa.list_(pa.float16(), 2), [[np.float16(0.5), np.float16(1)], [np.float16(0), np.float16(2)]]),
 }
 
@@ -192,7 +196,7 @@ def cut_tables(draw: st.DrawFn) -> tuple[pa.Table, pa.Table]:
         longer = pa.concat_arrays([pa.array(values * 5, type_)[:padding], arrays[name], pa.array(values, type_)])
         window = longer.slice(padding, count)
         places = [0, *sorted(draw(st.lists(st.integers(0, count), max_size=3))), count]
-        chunks = [window.slice(a, b - a) for a, b in zip(places[:-1], places[1:], strict=True)]
+        chunks = [window.slice(a, b - a) for a, b in pairwise(places)]
         cut[name] = pa.chunked_array(chunks, type_)
     return pa.table(arrays), pa.table(cut)
 

@@ -16,7 +16,7 @@ import pytest
 
 from vlmdata import cli
 from vlmdata.config import load_config
-from vlmdata.runs import COMPLETED, start_run
+from vlmdata.runs import COMPLETED
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -152,9 +152,7 @@ def test_a_config_that_is_not_there(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("store", ["a #b", "2024", "yes", "ünï", "a: b", 'quo"te', "back\\slash", "null"])
-def test_a_store_of_any_name_is_that_store(
-    run: Run, source: Path, monkeypatch: pytest.MonkeyPatch, store: str
-) -> None:
+def test_a_store_of_any_name_is_that_store(run: Run, source: Path, monkeypatch: pytest.MonkeyPatch, store: str) -> None:
     seen: list[Any] = []
 
     def stop(config: Any, *_: Any) -> Any:
@@ -191,7 +189,7 @@ def test_status_as_text_and_as_json(run: Run, story: Any) -> None:
     code, text, _ = run("status", *where)
     assert (code, "03_quality_checked" in text) == (0, True)
     code, text, _ = run("status", *where, "--json")
-    assert (code, list(json.loads(text)["stages"])[0]) == (0, "00_raw")
+    assert (code, next(iter(json.loads(text)["stages"]))) == (0, "00_raw")
 
 
 def test_init_writes_a_config_that_is_valid_and_is_never_overwritten(run: Run, tmp_path: Path) -> None:
@@ -245,13 +243,3 @@ def test_a_real_process_says_one_line_and_shows_no_traceback(source: Path) -> No
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"NO_COLOR": "1"})
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert "no such folder" in done.stderr
-
-
-def test_runs_that_are_not_whole_are_not_taken_for_done(source: Path) -> None:
-    from vlmdata.checkpoint import Dataset
-    from vlmdata.runs import finished_alike
-
-    loaded = load_config(source)
-    dataset = Dataset(loaded.store, loaded.dataset)
-    start_run(dataset, loaded)
-    assert finished_alike(dataset, "any") is None

@@ -91,9 +91,18 @@ def test_long_values_are_cut() -> None:
 
 
 @settings(max_examples=50)
-@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)
+    )
+)
 def test_any_yaml_is_a_config_or_one_line(raw: Any) -> None:
-    for trial in (raw, {**SMALLEST, "filter": raw}, {**SMALLEST, "source": raw}, {**SMALLEST, "quality": {"languages": raw}}):
+    for trial in (
+        raw,
+        {**SMALLEST, "filter": raw},
+        {**SMALLEST, "source": raw},
+        {**SMALLEST, "quality": {"languages": raw}},
+    ):
         try:
             parse_config(trial)
         except ConfigError as error:
@@ -115,10 +124,15 @@ export: {path: ../out}
     assert config.store == str(tmp_path / "store")
     assert config.export.path == str(tmp_path.parent / "out")
     assert config.quality.model == str(tmp_path / "model")
-    assert (config.quality.languages["zh"].model, config.quality.languages["zh"].pretrained) == (str(tmp_path / "zh"), "ViT-B-32")
+    assert (config.quality.languages["zh"].model, config.quality.languages["zh"].pretrained) == (
+        str(tmp_path / "zh"),
+        "ViT-B-32",
+    )
 
 
-def test_relative_paths_of_the_command_line_lie_in_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_paths_of_the_command_line_lie_in_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = written(tmp_path, "dataset: set\nsource: {kind: folder, path: a}\n")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -147,7 +161,12 @@ def test_overrides_that_are_none(tmp_path: Path, override: str) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"a: [", "not valid YAML"), (b"\xff\xfe\0", "cannot be read as text"), (b"- a", "expected a mapping"), (b"", "expected a mapping")],
+    [
+        (b"a: [", "not valid YAML"),
+        (b"\xff\xfe\0", "cannot be read as text"),
+        (b"- a", "expected a mapping"),
+        (b"", "expected a mapping"),
+    ],
 )
 def test_files_that_are_no_config(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "config.yaml").write_bytes(content)

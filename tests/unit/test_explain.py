@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 from typing import Any
 
 import pytest
 
+from vlmdata.checkpoint import Dataset
 from vlmdata.console import print_story
 from vlmdata.errors import ConfigError
 from vlmdata.explain import explain
+from vlmdata.layout import Stage
+from vlmdata.runs import start_run
 
 FATES = {
     "good.png": ("04_final", "kept"),
@@ -85,13 +90,6 @@ def test_no_such_sample(story: Any, sample: str) -> None:
 
 
 def test_a_key_that_two_samples_have(pictures: Any, tiny: Any, tmp_path: Any) -> None:
-    import io
-    import tarfile
-
-    from vlmdata.checkpoint import Dataset
-    from vlmdata.layout import Stage
-    from vlmdata.runs import start_run
-
     for name, seed in (("a.tar", 1), ("b.tar", 2)):
         with tarfile.open(tmp_path / name, "w") as tar:
             member = tarfile.TarInfo("x.png")
@@ -103,6 +101,22 @@ def test_a_key_that_two_samples_have(pictures: Any, tiny: Any, tmp_path: Any) ->
     run.stage_done(built.ingested().report(Stage.RAW))
     with pytest.raises(ConfigError, match="2 samples answer to it"):
         explain(Dataset(built.config.store, "tiny"), "x")
+
+
+def test_a_picture_that_was_not_embedded_has_no_score_and_failed(pictures: Any, tiny: Any) -> None:
+    built = tiny({"a.png": pictures.png(1)}, {"a.png": ["words"]})
+    run = start_run(built.dataset, built.config)
+    for stage in (Stage.RAW, Stage.FILTERED, Stage.CAPTIONED, Stage.CHECKED):
+        steps = {Stage.RAW: built.ingested, Stage.FILTERED: built.filtered, Stage.CAPTIONED: built.captioned}
+        built = built.judged({"words": float("nan")}) if stage is Stage.CHECKED else steps[stage]()
+        run.stage_done(built.report(stage))
+    last = json.loads(json.dumps(explain(built.dataset, "a.png"), allow_nan=False))["stages"][-1]
+    assert (last["stage"], last["outcome"], last["facts"]["reason"]) == (
+        "03_quality_checked",
+        "failed",
+        {"code": "not_embedded"},
+    )
+    assert "score" not in last["facts"]["scores"][0]
 
 
 def test_a_story_prints(story: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -87,7 +87,10 @@ def test_the_funnel_as_text(told: dict[str, Any]) -> None:
 
 
 def test_no_number_is_cut_short_where_nobody_watches(told: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
-    large = {**told, "stages": {name: {**row, "in": 12_345_678, "kept": 11_345_678} for name, row in told["stages"].items()}}
+    large = {
+        **told,
+        "stages": {name: {**row, "in": 12_345_678, "kept": 11_345_678} for name, row in told["stages"].items()},
+    }
     print_funnel({**large, "export": "/a/long/path" * 30})
     text = capsys.readouterr().out
     assert "…" not in text

@@ -64,9 +64,7 @@ def test_processes_race_as_threads_do(store: LocalStore) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
-def test_an_interrupted_write_leaves_nothing(
-    store: LocalStore, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
+def test_an_interrupted_write_leaves_nothing(store: LocalStore, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     def full(_: int) -> None:
         raise OSError(number, os.strerror(number))
 
@@ -132,7 +130,11 @@ def test_addresses_that_are_no_store(url: str) -> None:
 
 @pytest.mark.parametrize(
     ("url", "kind", "shown"),
-    [("s3://bucket/a/", S3Store, "s3://bucket/a"), ("/tmp/x", LocalStore, "/tmp/x"), ("file:///tmp/x", LocalStore, "/tmp/x")],
+    [
+        ("s3://bucket/a/", S3Store, "s3://bucket/a"),
+        ("/tmp/x", LocalStore, "/tmp/x"),
+        ("file:///tmp/x", LocalStore, "/tmp/x"),
+    ],
 )
 def test_addresses(url: str, kind: type[Any], shown: str) -> None:
     store = open_store(url)

@@ -1,7 +1,7 @@
 """The decoder process: strangers' bytes meet Pillow here and nowhere else first.
 
 Run by path, isolated from the caller's modules:
-`python -I decode_worker.py FD MAX_PIXELS MEMORY_MB`. Each line on standard
+`python -I decode_worker.py FD MAX_PIXELS MEMORY_MB ALARM_S`. Each line on standard
 input is a JSON list of [offset, size] into the open file FD. The first line
 of output says that it is ready; each answer is a JSON line, followed by the
 picture's grey tile if it decoded whole.
@@ -13,6 +13,7 @@ import io
 import json
 import os
 import resource
+import signal
 import sys
 import warnings
 from typing import Any
@@ -25,6 +26,8 @@ from PIL import Image, UnidentifiedImageError  # noqa: E402
 
 _tile = faster(tile)
 _SEQUENCES = {"GIF", "WEBP", "PNG", "TIFF", "MPO", "AVIF"}
+_RUN_PROGRAMS = {"EPS", "WMF"}
+"""Formats that Pillow hands to another program (Ghostscript, the system's renderer)."""
 _MOST = 2**31 - 1
 """The largest number that a column of facts holds; a header may claim any."""
 
@@ -36,6 +39,8 @@ def measure(data: bytes, max_pixels: int) -> tuple[dict[str, Any], bytes]:
         if not data:
             return {"error": "empty_file"}, b""
         with Image.open(io.BytesIO(data)) as image:
+            if image.format in _RUN_PROGRAMS:
+                return {"error": "unsupported_format", "format": image.format}, b""
             return _measure_open(image, facts, max_pixels)
     except UnidentifiedImageError:
         return {"error": _unidentified(data)}, b""
@@ -89,7 +94,7 @@ def _taken() -> int:
 
 def main() -> None:
     """Answer until standard input ends."""
-    file, max_pixels, memory_mb = (int(argument) for argument in sys.argv[1:4])
+    file, max_pixels, memory_mb, alarm_s = (int(argument) for argument in sys.argv[1:5])
     most = _taken() + (memory_mb << 20)
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -100,7 +105,10 @@ def main() -> None:
     out.flush()
     for line in sys.stdin.buffer:
         for offset, size in json.loads(line):
+            # Who started this may be gone (kill -9) while a picture hangs: the alarm ends it, in C code too.
+            signal.alarm(alarm_s)
             facts, grey = measure(os.pread(file, size, offset), max_pixels)
+            signal.alarm(0)
             out.write(json.dumps({**facts, "tile": len(grey)}).encode() + b"\n" + grey)
             out.flush()
 

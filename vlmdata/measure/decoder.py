@@ -35,6 +35,9 @@ _START_S = 120.0
 """Patience with a decoder that starts on a busy machine."""
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "VECLIB_MAXIMUM_THREADS": "1"}
 """A decoder has one core: others decode beside it."""
+_GRACE_S = 10
+"""A decoder ends itself this much after its time limit, if nobody is left to end it."""
+_LONGEST_ALARM_S = 10**9
 _LONGEST_MS = 2**31 - 1
 """The longest that poll() can wait."""
 
@@ -132,7 +135,8 @@ class _Decoder:
         if self._process is None:
             self._buffer, self._late = b"", False
             limits = self._limits
-            arguments = [str(n) for n in (self._file.fileno(), limits.max_pixels, limits.memory_mb)]
+            alarm_s = min(int(limits.timeout_s) + _GRACE_S, _LONGEST_ALARM_S)
+            arguments = [str(n) for n in (self._file.fileno(), limits.max_pixels, limits.memory_mb, alarm_s)]
             self._process = subprocess.Popen(
                 [sys.executable, "-I", str(_WORKER), *arguments],
                 bufsize=0,

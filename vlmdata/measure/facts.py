@@ -21,8 +21,8 @@ from vlmdata.schema import FACTS
 def measure_shard(dataset: Dataset, shard: Shard, config: FilterConfig) -> Shard:
     """Decode and hash a shard's pictures: table `facts`, one row of `schema.FACTS` a picture."""
     reads = [dataset.digest(shard, Step.RAW, "samples", ["id", "sha256"])]
-    # The pixel limit is the one threshold that facts depend on: beyond it nothing is decoded.
-    settings = {"max_pixels": config.max_pixels}
+    # The limits are the only thresholds that facts depend on: beyond them nothing is decoded.
+    settings = {"max_pixels": config.max_pixels, "memory_mb": config.decode_memory_mb}
     return run_once(dataset, shard, Step.FACTS, reads, settings, lambda before: _work(dataset, shard, config, before))
 
 

@@ -32,7 +32,9 @@ def test_the_limit_counts_characters_and_is_allowed() -> None:
 
 
 def test_the_same_words_of_one_picture_in_one_language_stay_once() -> None:
-    kept, rejects = judged(("a", "cat", "en"), ("a", " cat ", "en"), ("a", "cat", "fr"), ("a", "cat", None), ("b", "cat", "en"))
+    kept, rejects = judged(
+        ("a", "cat", "en"), ("a", " cat ", "en"), ("a", "cat", "fr"), ("a", "cat", None), ("b", "cat", "en")
+    )
     assert kept == ["o0", "o2", "o3", "o4"]
     assert [(r["origin"], r["code"]) for r in rejects] == [("o1", "duplicate_caption")]
 

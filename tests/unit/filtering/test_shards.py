@@ -135,6 +135,14 @@ def test_a_shard_without_a_single_picture(pictures: Any, tiny: Callable[..., Any
     assert [len(built.dataset.read(shard, Step.FILTERED, "samples")) for shard in built.shards] == [1, 0, 0]
 
 
+def test_of_pictures_of_one_size_the_smallest_id_stays(pictures: Any, tiny: Callable[..., Any]) -> None:
+    files = {f"{name}-{seed}.png": pictures.png(seed) for seed in range(4) for name in "abc"}
+    built = tiny(files, shard_size=5).ingested()
+    ids = {row["key"]: row["id"] for row in built.rows(Step.RAW, "samples")}
+    smallest = [min(ids[f"{name}-{seed}.png"] for name in "abc") for seed in range(4)]
+    assert sorted(row["id"] for row in built.filtered().rows(Step.FILTERED, "samples")) == sorted(smallest)
+
+
 @pytest.mark.parametrize(("radius", "kept"), [(0, 2), (8, 1)])
 def test_the_radius_decides(pictures: Any, tiny: Callable[..., Any], radius: int, kept: int) -> None:
     noisy = np.asarray(pictures.picture(1)).astype(int) + np.random.default_rng(0).integers(-25, 26, (48, 64, 3))

@@ -54,7 +54,11 @@ def test_sliced_and_chunked_pictures_are_the_same_pictures(pictures: Any, tiny: 
 
 def test_no_picture_at_all(tiny: Callable[..., Any], pictures: Any) -> None:
     config = tiny({"a.png": pictures.png(0)}).config.filter
-    for nothing in (images(), images(b"x").slice(0, 0), pa.table({name: pa.chunked_array([], IMAGES.field(name).type) for name in IMAGES.names}, schema=IMAGES)):
+    for nothing in (
+        images(),
+        images(b"x").slice(0, 0),
+        pa.table({name: pa.chunked_array([], IMAGES.field(name).type) for name in IMAGES.names}, schema=IMAGES),
+    ):
         assert measure(nothing, config).equals(FACTS.empty_table())
 
 

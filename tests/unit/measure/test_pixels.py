@@ -135,7 +135,7 @@ def test_sixteen_bits_with_a_transparent_level() -> None:
     ],
 )
 def test_hashes_equal_imagehash_in_every_mode(mode: str, format_: str) -> None:
-    image = Image.fromarray((np.asarray(UPRIGHT.convert("L")).astype(np.uint16) * 257)) if mode == "I;16" else None
+    image = Image.fromarray(np.asarray(UPRIGHT.convert("L")).astype(np.uint16) * 257) if mode == "I;16" else None
     data, opened = reopened(image or UPRIGHT.convert(mode), format_)
     assert hash_of(data) == str(imagehash.phash(upright_rgb(opened)))
 

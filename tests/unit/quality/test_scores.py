@@ -68,7 +68,11 @@ def test_a_score_is_the_cosine_of_its_two_embeddings(scored: Any) -> None:
         vector = encoder.images(encoder.prepare(image.convert("RGB"))[None])[0]
     text = scored.rows(Step.CAPTIONED, "captions")[0]["text"]
     assert first["score"] == pytest.approx(float(vector @ encoder.texts([text])[0]), abs=2e-3)
-    assert (first["model"], first["precision"], first["preprocessing"]) == (encoder.identity, "fp32", encoder.preprocessing)
+    assert (first["model"], first["precision"], first["preprocessing"]) == (
+        encoder.identity,
+        "fp32",
+        encoder.preprocessing,
+    )
 
 
 def test_one_model_may_judge_two_languages_with_bounds_of_their_own(captioned: Any, scored: Any) -> None:
@@ -104,5 +108,7 @@ def test_how_shards_are_cut_does_not_move_a_score(
     files = {f"{seed}.png": pictures.png(seed) for seed in range(3)}
     alone = tiny_in(tmp_path, files, {"1.png": ["noise"]}).ingested().filtered().captioned().each(score_shard, STARTER)
     [row] = alone.rows(Step.SCORES, "scores")
-    same = next(r for r in scored.rows(Step.SCORES, "scores") if r["id"] == row["id"] and r["caption_id"] == row["caption_id"])
+    same = next(
+        r for r in scored.rows(Step.SCORES, "scores") if r["id"] == row["id"] and r["caption_id"] == row["caption_id"]
+    )
     assert np.float32(row["score"]) == np.float32(same["score"])

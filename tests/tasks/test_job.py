@@ -32,7 +32,9 @@ def test_an_error_of_ours_comes_back_as_itself(kind: type[VlmdataError]) -> None
     assert not worth_retrying(None, None, state)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("state", [Completed(), Failed(), Crashed(), Failed(name="OSError"), Completed(name="ConfigError")])
+@pytest.mark.parametrize(
+    "state", [Completed(), Failed(), Crashed(), Failed(name="OSError"), Completed(name="ConfigError")]
+)
 def test_other_states_pass(state: Any) -> None:
     raise_named(state)
 

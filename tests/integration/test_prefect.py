@@ -1,0 +1,191 @@
+"""The deployments on a real Prefect server, run by a real worker: form, funnel, schedule, failures, secrets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.integration.prefect_server import POOL, PrefectServer, prefect, worker
+from tests.integration.processes import environment, run, wait_until
+from tests.integration.sample import config_of, export_of, shards_in
+from tests.integration.seaweed import BUCKET, S3
+from vlmdata.layout import Stage
+
+pytestmark = pytest.mark.integration
+
+API_KEY = "sk-not-a-real-key-0f1e2d3c"
+PATIENCE_S = 400
+
+
+@dataclass
+class Client:
+    """Prefect's REST API, as its UI uses it."""
+
+    api: str
+    deployments: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def post(self, path: str, body: dict[str, Any]) -> httpx.Response:
+        return httpx.post(f"{self.api}/{path}", json=body, timeout=60)
+
+    def found(self, what: str, **body: Any) -> list[dict[str, Any]]:
+        answer = self.post(f"{what}/filter", body).raise_for_status()
+        found: list[dict[str, Any]] = answer.json()
+        return found
+
+    def trigger(self, deployment: str, parameters: dict[str, Any]) -> httpx.Response:
+        state = {"type": "SCHEDULED", "message": "Run from the Prefect UI"}
+        body = {"parameters": parameters, "state": state, "enforce_parameter_schema": True}
+        return self.post(f"deployments/{self.deployments[deployment]['id']}/create_flow_run", body)
+
+    def ended(self, run_id: str) -> dict[str, Any]:
+        """The flow run, once it has ended."""
+        seen: dict[str, Any] = {}
+
+        def over() -> bool:
+            seen.update(httpx.get(f"{self.api}/flow_runs/{run_id}", timeout=60).raise_for_status().json())
+            return seen["state_type"] in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+
+        wait_until(over, f"flow run {run_id} ends", PATIENCE_S, pause_s=0.5)
+        return seen
+
+    def log(self, run_id: str) -> str:
+        """Every line of a run's log."""
+        lines: list[str] = []
+        while len(lines) % 200 == 0:
+            page = self.found("logs", logs={"flow_run_id": {"any_": [run_id]}}, limit=200, offset=len(lines))
+            if not page:
+                break
+            lines += [line["message"] for line in page]
+        return "\n".join(lines)
+
+
+@pytest.fixture(scope="module")
+def client(server: PrefectServer) -> Client:
+    """The API, with everything in deployments/prefect.yaml deployed by the command line."""
+    env = environment(**server.environment)
+    for command in (
+        ["work-pool", "create", POOL, "--type", "process"],
+        ["deploy", "--all", "--prefect-file", "deployments/prefect.yaml"],
+    ):
+        done = run(prefect("--no-prompt", *command), env)
+        assert done.returncode == 0, done.stdout + done.stderr
+    client = Client(server.api)
+    client.deployments = {found["name"]: found for found in client.found("deployments")}
+    return client
+
+
+@pytest.fixture(scope="module")
+def config(sample: Path) -> Iterator[dict[str, Any]]:
+    """Into S3, with the captions that are missing asked of the stand-in."""
+    from vlmdata.captioning.server import running_server
+
+    with running_server() as base_url:
+        yield config_of(
+            sample,
+            f"s3://{BUCKET}/prefect",
+            caption={"policy": "missing", "base_url": base_url, "model": "starter", "api_key_env": "TEST_API_KEY"},
+        )
+
+
+@pytest.fixture(scope="module")
+def runs(client: Client, server: PrefectServer, s3: S3, config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """How runs of `build-dataset` ended: one as it should be, two with a parameter that cannot work."""
+    wanted = {
+        "good": config,
+        "no folder": {**config, "source": {"kind": "folder", "path": "/nowhere/pictures"}},
+        "no model": {**config, "quality": {"model": "no-such-model", "pretrained": None}},
+    }
+    with worker(server, environment(**s3.environment, TEST_API_KEY=API_KEY)):
+        started = {
+            name: client.trigger("build-dataset", {"config": parameters, "to": "04_final"}).raise_for_status().json()
+            for name, parameters in wanted.items()
+        }
+        yield {name: client.ended(run["id"]) for name, run in started.items()}
+
+
+def test_the_form_describes_every_field(client: Client) -> None:
+    schema = client.deployments["build-dataset"]["parameter_openapi_schema"]
+    parts = {"parameters": schema, **schema["definitions"]}
+    bare = [
+        f"{name}.{key}"
+        for name, part in parts.items()
+        for key, value in part.get("properties", {}).items()
+        if not _described(value, schema["definitions"])
+    ]
+    assert not bare
+    assert parts["BuildConfig"]["required"] == ["dataset", "source"]
+
+
+def _described(value: dict[str, Any], definitions: dict[str, Any]) -> bool:
+    """By itself, or by the section that it stands for."""
+    section = definitions.get(value.get("$ref", "").rsplit("/", 1)[-1], {})
+    return bool(value.get("description") or section.get("description"))
+
+
+def test_the_nightly_one_has_its_schedule(client: Client) -> None:
+    nightly = client.deployments["build-dataset-nightly"]
+    (schedule,) = nightly["schedules"]
+    assert schedule["active"]
+    assert (schedule["schedule"]["cron"], schedule["schedule"]["timezone"]) == ("0 2 * * *", "UTC")
+    assert not client.deployments["build-dataset"]["schedules"]
+    assert nightly["global_concurrency_limit"]["limit"] == 1
+
+
+def test_a_parameter_of_the_wrong_kind_starts_no_run(client: Client, config: dict[str, Any]) -> None:
+    answer = client.trigger("build-dataset", {"config": {**config, "filter": {"min_side": "large"}}})
+    assert answer.is_client_error and "min_side" in answer.text
+
+
+def test_a_run_builds_and_shows_its_funnel(client: Client, runs: dict[str, Any], config: dict[str, Any]) -> None:
+    good = runs["good"]
+    assert (good["state_type"], good["state_name"]) == ("COMPLETED", "Completed"), good["state"]["message"]
+    found = client.found("artifacts", artifacts={"flow_run_id": {"any_": [good["id"]]}})
+    shown = {artifact["key"]: artifact for artifact in found}
+    funnel = shown["sample-funnel"]
+    assert funnel["type"] == "markdown" and all(stage in funnel["data"] for stage in Stage)
+    tables = {key for key, artifact in shown.items() if artifact["type"] == "table"}
+    assert tables >= {"sample-00-raw", "sample-01-filtered", "sample-02-captioned", "sample-03-quality-checked"}
+    assert tables >= {"sample-04-final", "sample-01-filtered-reasons"}
+    assert config["store"] in shown["sample-export"]["data"]
+    assert shards_in(export_of(config))
+
+
+def test_captions_came_from_the_endpoint(runs: dict[str, Any], config: dict[str, Any]) -> None:
+    from vlmdata.checkpoint import Dataset
+    from vlmdata.status import status
+
+    stages = status(Dataset(config["store"], config["dataset"]))["stages"]
+    assert stages["02_captioned"]["kept"] == stages["02_captioned"]["in"] == stages["01_filtered"]["kept"]
+    assert stages["02_captioned"]["captions"]["kept"] == stages["01_filtered"]["captions"]["kept"] + 2
+
+
+@pytest.mark.parametrize(
+    ("run", "name", "told"),
+    [("no folder", "SourceError", "/nowhere/pictures"), ("no model", "ConfigError", "no-such-model")],
+)
+def test_a_mistake_ends_the_run_with_its_name(
+    run: str, name: str, told: str, client: Client, runs: dict[str, Any]
+) -> None:
+    failed = runs[run]
+    assert (failed["state_type"], failed["state_name"]) == ("FAILED", name)
+    assert told in failed["state"]["message"] and "\n" not in failed["state"]["message"]
+    log = client.log(failed["id"])
+    assert name in log and "Traceback" not in log
+
+
+def test_secrets_reach_neither_prefect_nor_the_store(
+    server: PrefectServer, s3: S3, runs: dict[str, Any], config: dict[str, Any]
+) -> None:
+    from vlmdata.store import open_store
+
+    store = open_store(config["store"])
+    records = [store.get(path) for path in store.list("sample") if path.endswith(".json")]
+    kept = [file.read_bytes() for file in server.home.rglob("*") if file.is_file()]
+    assert records and any(b"sample-funnel" in data for data in kept)
+    for secret in (API_KEY, s3.secret):
+        assert not [data for data in [*records, *kept] if secret.encode() in data]
