@@ -13,7 +13,7 @@ from vlmdata.status import status
 
 def main(store: str, dataset: str, out: str) -> None:
     """Write the picture."""
-    console = Console(record=True, width=84, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console = Console(record=True, width=84, file=open("/dev/null", "w"))  # noqa: SIM115
     for table in funnel_tables(status(Dataset(store, dataset))):
         console.print(table)
     console.save_svg(out, title=f"vlmdata status --dataset {dataset}")

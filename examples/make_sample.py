@@ -391,9 +391,7 @@ def plant_moving(sample: Sample, first: Stamp, second: Stamp) -> None:
     """A GIF of two frames."""
     frames = [on_white(stamp.image) for stamp in (first, second)]
     stream = io.BytesIO()
-    frames[0].save(
-        stream, "GIF", save_all=True, append_images=[frames[1].resize(frames[0].size)], duration=800, loop=0
-    )
+    frames[0].save(stream, "GIF", save_all=True, append_images=[frames[1].resize(frames[0].size)], duration=800, loop=0)
     sample.add("household/padlock.gif", stream.getvalue(), captions=captions_of(first))
     why = "two frames: the first one is used, and the sample says so"
     sample.trouble("household/padlock.gif", "01_filtered", "sample", None, why)

@@ -323,8 +323,7 @@ def _view(path: Path, view: int, key: str) -> Any:
     share = random.uniform(0.6, 1.0, 2)
     width, height = (max(1, round(side * part)) for side, part in zip(picture.size, share, strict=True))
     left, top = (
-        int(random.integers(0, side - part + 1))
-        for side, part in zip(picture.size, (width, height), strict=True)
+        int(random.integers(0, side - part + 1)) for side, part in zip(picture.size, (width, height), strict=True)
     )
     return ImageOps.mirror(picture.crop((left, top, left + width, top + height)))
 
@@ -367,9 +366,7 @@ class Pairs:
     titles: Any
 
 
-def pairs_of(
-    towers: Towers, pictures: dict[str, Path], items: list[tuple[str, list[str]]], views: int
-) -> Pairs:
+def pairs_of(towers: Towers, pictures: dict[str, Path], items: list[tuple[str, list[str]]], views: int) -> Pairs:
     """Features of (picture's key, captions) items; the first caption is the title."""
     import torch
 
@@ -398,9 +395,7 @@ def train(model: Any, pairs: Pairs) -> None:
     optimiser = torch.optim.AdamW(groups, weight_decay=0.05)
     peaks: list[Any] = [group["lr"] for group in groups]
     steps = EPOCHS * (count // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, peaks, total_steps=steps, pct_start=0.1
-    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, peaks, total_steps=steps, pct_start=0.1)
     for step in range(steps):
         if step % (count // BATCH) == 0:
             order = torch.randperm(count)
@@ -648,9 +643,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     from vlmdata.models import starter
 
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--openclipart", type=Path, default=Path("/usr/share/openclipart/svg"))
     parser.add_argument("--stamps", type=Path, default=Path("/usr/share/tuxpaint/stamps"))
     parser.add_argument("--work", type=Path, required=True, help="keeps renderings and features")

@@ -24,7 +24,8 @@ import ctypes, signal, sys
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 import uvicorn
-uvicorn.run("prefect.server.api.server:create_app", factory=True, host="127.0.0.1", port=int(sys.argv[1]), log_level="error")
+app, port = "prefect.server.api.server:create_app", int(sys.argv[1])
+uvicorn.run(app, factory=True, host="127.0.0.1", port=port, log_level="error")
 """
 
 

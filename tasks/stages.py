@@ -59,7 +59,9 @@ def finish_run(job: Job, reports: Sequence[runs.StageReport], listing: Sequence[
         about: CardFacts = {"stages": describe_run(job.run)["stages"], **_judged(job.config)}
         facts["export"] = finish_export(job.dataset, last.shards, job.config.export, about)
         create_markdown_artifact(key=_key(job, "export"), markdown=f"`{facts['export']}`", description="The export")
-    message = f"{still_open} samples failed in a way that a rerun may mend; run the same build again" if still_open else ""
+    message = (
+        f"{still_open} samples failed in a way that a rerun may mend; run the same build again" if still_open else ""
+    )
     if not still_open and last.stage is Stage.FINAL:
         facts["fingerprint"] = runs.fingerprint(job.dataset, job.config, listing)
         facts["whole"] = _whole(job, last)

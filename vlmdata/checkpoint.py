@@ -185,9 +185,7 @@ Work = Callable[[Manifest | None], Result]
 """Does a step. Given the last generation if that left failures open."""
 
 
-def run_once(
-    dataset: Dataset, shard: Shard, step: Step, reads: Sequence[str], settings: Any, work: Work
-) -> Shard:
+def run_once(dataset: Dataset, shard: Shard, step: Step, reads: Sequence[str], settings: Any, work: Work) -> Shard:
     """The shard with `step` done: from the store if it is there, else by `work`.
 
     Raises:
@@ -201,9 +199,7 @@ def run_once(
     return shard.at(step, publish(dataset, shard.name, step, key, work(before), before))
 
 
-def publish(
-    dataset: Dataset, shard: str, step: Step, key: str, result: Result, before: Manifest | None = None
-) -> str:
+def publish(dataset: Dataset, shard: str, step: Step, key: str, result: Result, before: Manifest | None = None) -> str:
     """Write the tables, then the manifest that makes them count; returns its path.
 
     If another run published this generation first, that one stands.
@@ -274,4 +270,3 @@ def _column_digest(table: pa.Table, name: str) -> str:
 
 def _hash(data: Any) -> str:
     return sha256(data).hexdigest()[:32]
-

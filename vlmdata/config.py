@@ -199,9 +199,7 @@ class ExportConfig(_Section):
         json_schema_extra=OPERATIONAL,
     )
     samples_per_shard: PositiveInt = Field(default=1_000, description="Samples in one exported file.")
-    jpeg_quality: int = Field(
-        default=95, ge=50, le=100, description="For the few pictures that must be encoded anew."
-    )
+    jpeg_quality: int = Field(default=95, ge=50, le=100, description="For the few pictures that must be encoded anew.")
 
 
 def _dataset_name(value: str) -> str:
@@ -221,9 +219,7 @@ class BuildConfig(_Section):
         json_schema_extra=OPERATIONAL,
     )
     source: Source = Field(description="Where the pictures come from.")
-    shard_size: PositiveInt = Field(
-        default=1_000, description="Samples in a shard.", json_schema_extra=OPERATIONAL
-    )
+    shard_size: PositiveInt = Field(default=1_000, description="Samples in a shard.", json_schema_extra=OPERATIONAL)
     engine: Literal["threads", "processes", "ray"] = Field(
         default="threads", description="What runs the shards.", json_schema_extra=OPERATIONAL
     )

@@ -93,9 +93,7 @@ def _decided(dataset: Dataset, shard: Shard, stage: Stage, sample: str) -> dict[
 
 def _scores(dataset: Dataset, shard: Shard, sample: str) -> list[dict[str, Any]]:
     """Every caption's score with what it was taken with."""
-    texts = {
-        row["caption_id"]: row["text"] for row in _rows(dataset, shard, Step.CAPTIONED, "captions", sample)
-    }
+    texts = {row["caption_id"]: row["text"] for row in _rows(dataset, shard, Step.CAPTIONED, "captions", sample)}
     rows = _rows(dataset, shard, Step.SCORES, "scores", sample)
     return [{"text": texts.get(row["caption_id"]), **_short(row)} for row in rows]
 

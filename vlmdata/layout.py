@@ -1,9 +1,9 @@
 """Where everything lies in the store. Nothing else builds a path.
 
-    <dataset>/<step>/manifests/<key>/<generation>.json
-    <dataset>/<step>/data/<2 hex>/<content hash>.parquet
-    <dataset>/04_final/<key>/<format>/<number>.<ext>
-    <dataset>/runs/<number>/<step>.json
+<dataset>/<step>/manifests/<key>/<generation>.json
+<dataset>/<step>/data/<2 hex>/<content hash>.parquet
+<dataset>/04_final/<key>/<format>/<number>.<ext>
+<dataset>/runs/<number>/<step>.json
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Step(StrEnum):
     FINAL = "04_final"
 
 
-REVISION: dict[Step, int] = {step: 1 for step in Step}
+REVISION: dict[Step, int] = dict.fromkeys(Step, 1)
 """Goes up when a step's output changes for the same input; a golden test guards it."""
 
 

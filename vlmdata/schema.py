@@ -113,7 +113,9 @@ DUPLICATES = pa.schema(
     ]
 )
 
-FILTERED = pa.schema([*SAMPLES, *[FACTS.field(name) for name in FACTS.names if name not in {"id", "error", "detail", "retryable"}]])
+FILTERED = pa.schema(
+    [*SAMPLES, *[FACTS.field(name) for name in FACTS.names if name not in {"id", "error", "detail", "retryable"}]]
+)
 """Samples that passed the rules: provenance and measurements."""
 
 ATTEMPTS = pa.schema(
@@ -149,7 +151,9 @@ SCORES = pa.schema(
     ]
 )
 
-JUDGED_CAPTIONS = pa.schema([*CAPTIONS, *[SCORES.field(name) for name in SCORES.names if name not in {"id", "caption_id"}]])
+JUDGED_CAPTIONS = pa.schema(
+    [*CAPTIONS, *[SCORES.field(name) for name in SCORES.names if name not in {"id", "caption_id"}]]
+)
 
 CHECKED = pa.schema([*FILTERED, _field("best_score", pa.float32(), "best CLIPScore of its accepted captions")])
 

@@ -258,4 +258,3 @@ def _reason(error: BaseException) -> str:
     if _error_code(error) == "NoSuchBucket":
         return "there is no such bucket; create it first"
     return " ".join(str(error).split()) or type(error).__name__
-

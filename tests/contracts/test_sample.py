@@ -192,9 +192,7 @@ def test_the_mismatched_captions_are_the_only_ones_of_good_pictures(
     assert all(t["file"] in good and len(texts(rows[t["file"]])) == 1 for t in mismatched)
 
 
-def test_the_empty_and_the_long_captions(
-    rows: dict[str, dict[str, Any]], good: dict[str, Image.Image]
-) -> None:
+def test_the_empty_and_the_long_captions(rows: dict[str, dict[str, Any]], good: dict[str, Image.Image]) -> None:
     empty = {file for file, row in rows.items() if "" in texts(row)}
     long = {file for file, row in rows.items() if max(map(len, texts(row))) > MAX_CAPTION}
     assert empty == {t["file"] for t in load_troubles("empty_caption", "caption")}

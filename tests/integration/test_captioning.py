@@ -121,9 +121,7 @@ def test_a_lasting_fault_ends_after_three_retries_and_only_it_is_asked_again(
 
 
 @pytest.mark.parametrize("fault", [*PERMANENT, *REFUSED])
-def test_what_no_retry_mends_is_asked_once_and_stays_settled(
-    server: FaultServer, dataset: Dataset, fault: str
-) -> None:
+def test_what_no_retry_mends_is_asked_once_and_stays_settled(server: FaultServer, dataset: Dataset, fault: str) -> None:
     server.scripts = {0: [fault]}
     before = make_shard(dataset, range(2))
     shard = caption_shard(dataset, before, config(server), HASTY)

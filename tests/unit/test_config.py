@@ -189,7 +189,7 @@ def test_settings_leave_out_how_a_run_is_done() -> None:
     settings = parse_config(SMALLEST).settings()
     assert not {"store", "engine", "shard_size"} & set(settings)
     assert not {"base_url", "api_key_env", "concurrency", "max_retries", "timeout_s"} & set(settings["caption"])
-    assert not {"decode_timeout_s", "decode_memory_mb", "workers"} & set(settings["filter"])
+    assert not {"decode_timeout_s", "workers"} & set(settings["filter"])
     assert settings["filter"]["min_side"] == 224
     assert settings["export"]["formats"] == ["webdataset", "parquet"]
 

@@ -99,9 +99,7 @@ def _still_wanted(wanted: pa.Table, earlier: Answers) -> pa.ChunkedArray:
     return wanted.filter(pc.invert(settled))["id"]
 
 
-def _ask_all(
-    dataset: Dataset, shard: Shard, ids: pa.ChunkedArray, config: CaptionConfig, backoff: Backoff
-) -> Batch:
+def _ask_all(dataset: Dataset, shard: Shard, ids: pa.ChunkedArray, config: CaptionConfig, backoff: Backoff) -> Batch:
     client = CaptionClient(endpoint_of(config, len(ids)), PROVIDERS[config.provider], config, backoff)
     return client.caption_all(_loaders(dataset, shard, ids), lambda: advance(Step.CAPTIONED, 1))
 

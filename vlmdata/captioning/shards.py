@@ -16,9 +16,7 @@ from vlmdata.schema import CAPTION_REJECTS, CAPTIONS, FILTERED, REJECTS, caption
 __all__ = ["caption_shard", "check_caption_config"]
 
 
-def caption_shard(
-    dataset: Dataset, shard: Shard, config: CaptionConfig, backoff: Backoff | None = None
-) -> Shard:
+def caption_shard(dataset: Dataset, shard: Shard, config: CaptionConfig, backoff: Backoff | None = None) -> Shard:
     """Caption what the policy names: tables `samples`, `captions`, `rejects`, `caption_rejects`, `attempts`.
 
     Samples are rows of `schema.FILTERED`, captions of `schema.CAPTIONS`, a
@@ -88,9 +86,7 @@ def _put_together(dataset: Dataset, shard: Shard, said: Answers, config: Caption
 def _new_captions(answers: pa.Table, config: CaptionConfig) -> pa.Table:
     n = answers.num_rows
     origin = f"model:{config.model}"
-    return caption_table(
-        answers["id"].to_pylist(), answers["text"].to_pylist(), [config.language] * n, [origin] * n
-    )
+    return caption_table(answers["id"].to_pylist(), answers["text"].to_pylist(), [config.language] * n, [origin] * n)
 
 
 def _in_order_of(captions: pa.Table, ids: pa.ChunkedArray) -> pa.Table:

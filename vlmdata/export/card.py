@@ -92,9 +92,7 @@ def _funnel(stages: Mapping[str, Mapping[str, Any]]) -> str:
         for name, row in stages.items()
     ]
     reasons = [
-        [name, code, f"{count:,}"]
-        for name, row in stages.items()
-        for code, count in (row.get("reasons") or {}).items()
+        [name, code, f"{count:,}"] for name, row in stages.items() for code, count in (row.get("reasons") or {}).items()
     ]
     funnel = "## Funnel\n\n" + _table(["stage", *columns, "rejected %", "mean score"], rows)
     return funnel + ("\n\n" + _table(["stage", "reason", "samples"], reasons) if reasons else "")

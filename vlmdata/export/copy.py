@@ -56,9 +56,7 @@ def _earlier_names(target: Store, path: str, dataset: str, names: Iterable[str])
     if found is None:
         strange = next((name for name in names if target.exists(name)), None)
         if strange:
-            raise UserError(
-                f"export.path = {path!r}: has a {strange} that no export put there; name another folder"
-            )
+            raise UserError(f"export.path = {path!r}: has a {strange} that no export put there; name another folder")
         return set()
     old = _parsed(found)
     if old is None or old.get("dataset") != dataset:

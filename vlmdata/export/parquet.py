@@ -74,8 +74,7 @@ def read_back(data: bytes) -> pa.Table:
     """What a file holds, as `format.FOUND`; the offset is the row."""
     file = pq.ParquetFile(pa.BufferReader(data))
     groups = [
-        _found(file.read_row_group(index, columns=["id", "image", "captions"]))
-        for index in range(file.num_row_groups)
+        _found(file.read_row_group(index, columns=["id", "image", "captions"])) for index in range(file.num_row_groups)
     ]
     found = pa.concat_tables(groups) if groups else FOUND.empty_table().drop_columns(["offset"])
     return found.append_column("offset", pa.array(range(found.num_rows), pa.int64())).cast(FOUND)
@@ -109,9 +108,7 @@ def _group(rows: pa.Table, pictures: Sequence[Picture]) -> pa.Table:
         ),
         "width": pa.array([p.width for p in pictures], pa.int32()),
         "height": pa.array([p.height for p in pictures], pa.int32()),
-        "phash": pa.array(
-            [None if v is None else f"{v:016x}" for v in rows["phash"].to_pylist()], pa.string()
-        ),
+        "phash": pa.array([None if v is None else f"{v:016x}" for v in rows["phash"].to_pylist()], pa.string()),
     }
     return pa.table([columns[name] for name in _SCHEMA.names], schema=_SCHEMA)
 

@@ -39,9 +39,7 @@ def plan_export(dataset: Dataset, shards: list[Shard], config: ExportConfig) -> 
     size = config.samples_per_shard
     starts = range(0, rows.num_rows, size)
     return [
-        _plan_one(
-            dataset, shards, rows.slice(start, size), f"{number:05d}", {"export": key, "shards": len(starts)}
-        )
+        _plan_one(dataset, shards, rows.slice(start, size), f"{number:05d}", {"export": key, "shards": len(starts)})
         for number, start in enumerate(starts)
     ]
 
@@ -68,9 +66,7 @@ def _described(dataset: Dataset, shard: Shard, index: int) -> pa.Table:
     return pa.table([samples["id"], samples["key"], digests, here], names=["id", "key", "digest", "shard"])
 
 
-def _plan_one(
-    dataset: Dataset, shards: list[Shard], rows: pa.Table, name: str, facts: dict[str, Any]
-) -> Shard:
+def _plan_one(dataset: Dataset, shards: list[Shard], rows: pa.Table, name: str, facts: dict[str, Any]) -> Shard:
     def work(_: object) -> Result:
         count = Counts(**{"in": rows.num_rows, "kept": rows.num_rows})
         return Result({"plan": _plan_table(shards, rows)}, samples=count, facts=facts)

@@ -172,9 +172,7 @@ def _deliver(
         "samples": found.num_rows,
         "captions": pc.sum(found["captions"]).as_py(),
     }
-    return facts, filled(
-        PLACES, found.num_rows, id=found["id"], format=name, file=file, offset=found["offset"]
-    )
+    return facts, filled(PLACES, found.num_rows, id=found["id"], format=name, file=file, offset=found["offset"])
 
 
 def _put(dataset: Dataset, path: str, data: bytes) -> str:

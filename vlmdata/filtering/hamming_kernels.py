@@ -76,9 +76,7 @@ def _any_within(value: Any, values: Any, start: Any, stop: Any, radius: Any) -> 
 
 
 @njit(nogil=True, cache=True)
-def nearest_earlier(
-    earlier: Any, later: Any, radius: Any, masks: Any, bucket_bits: Any, nearest: Any
-) -> None:
+def nearest_earlier(earlier: Any, later: Any, radius: Any, masks: Any, bucket_bits: Any, nearest: Any) -> None:
     """Lower `nearest` of each later hash to its nearest earlier one that agrees with it on a mask's bits."""
     shift = np.uint64(64 - bucket_bits)
     left, right = _table(len(earlier), bucket_bits), _table(len(later), bucket_bits)

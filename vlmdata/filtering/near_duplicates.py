@@ -121,9 +121,7 @@ def pairs_within(
     _check_radius(radius)
     pairs, distances = _all_pairs(hashes, others, radius, against is None, limit)
     if len(pairs) > limit:
-        raise ValueError(
-            f"pairs: more than {limit} within {radius} bits; collapse equal hashes, or use keep_best"
-        )
+        raise ValueError(f"pairs: more than {limit} within {radius} bits; collapse equal hashes, or use keep_best")
     order = np.argsort(pairs)
     pairs = pairs[order]
     first = (pairs >> np.uint64(POSITION_BITS)).astype(np.int64)
@@ -194,9 +192,7 @@ def _collapse(hashes: Hashes, rank: Positions) -> tuple[Positions, Positions]:
     return best[by_rank], group
 
 
-def _decision(
-    best: Positions, group: Positions, published: Hashes, undecided: Positions, nearest: Hashes
-) -> Decision:
+def _decision(best: Positions, group: Positions, published: Hashes, undecided: Positions, nearest: Hashes) -> Decision:
     """Spread the verdicts on distinct hashes over all samples."""
     twin, twin_distance = _unpack(nearest)
     of_sample = np.full(len(best), -1, dtype=np.int64)

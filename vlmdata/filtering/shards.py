@@ -25,9 +25,7 @@ def filter_shard(dataset: Dataset, shard: Shard, filtering: FilterConfig, dedup:
         *digests(dataset, shard),
     ]
     settings = {"filter": filtering.settings(), "dedup": dedup.settings()}
-    return run_once(
-        dataset, shard, Step.FILTERED, reads, settings, lambda _: _work(dataset, shard, filtering, dedup)
-    )
+    return run_once(dataset, shard, Step.FILTERED, reads, settings, lambda _: _work(dataset, shard, filtering, dedup))
 
 
 def _work(dataset: Dataset, shard: Shard, filtering: FilterConfig, dedup: DedupConfig) -> Result:

@@ -57,9 +57,7 @@ def read_captions(path: str) -> pa.Table:
         with open_tree(folder).open(name) as file:
             table = _table(reader(file, name))
     except FileNotFoundError:
-        raise SourceError(
-            f"source.captions = {path!r}: no such file; correct the path or leave it out"
-        ) from None
+        raise SourceError(f"source.captions = {path!r}: no such file; correct the path or leave it out") from None
     except UnicodeDecodeError as error:
         raise SourceError(f"{name}: not UTF-8 near byte {error.start}; save the file as UTF-8") from error
     except (OSError, pa.ArrowException) as error:

@@ -139,9 +139,7 @@ class LocalTree(Tree):
 
     def scan(self) -> Iterator[File]:
         if not os.path.isdir(self._real):
-            raise SourceError(
-                f"source.path = {self.root!r}: no such folder; give the one that holds the files"
-            )
+            raise SourceError(f"source.path = {self.root!r}: no such folder; give the one that holds the files")
         yield from self._scan("")
 
     def _scan(self, below: str) -> Iterator[File]:

@@ -37,9 +37,7 @@ def list_rows(source: FolderSource) -> pa.Table:
     tree = open_tree(source.path)
     rows = _with_caption_file(tree, source.captions) if source.captions else _with_sidecars(tree)
     if not rows.num_rows:
-        raise SourceError(
-            f"source.path = {source.path!r}: no picture found; expected files such as .jpg or .png"
-        )
+        raise SourceError(f"source.path = {source.path!r}: no picture found; expected files such as .jpg or .png")
     return rows.sort_by("key")
 
 
@@ -105,9 +103,7 @@ def _missing(absent: pa.Table) -> pa.Table:
     return _rows(files, absent["captions"], absent["license"], absent["url"], missing=True)
 
 
-def _rows(
-    files: pa.Table, captions: pa.Array, licence: pa.Array, url: pa.Array, *, missing: bool
-) -> pa.Table:
+def _rows(files: pa.Table, captions: pa.Array, licence: pa.Array, url: pa.Array, *, missing: bool) -> pa.Table:
     n = files.num_rows
     nothing = pa.nulls(n, pa.string())
     flags = pa.array([missing] * n, pa.bool_())

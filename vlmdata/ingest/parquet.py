@@ -51,9 +51,7 @@ def list_rows(source: ParquetSource) -> pa.Table:
     listing = pa.Table.from_batches(batches, schema=LISTING)
     if not listing.filter(pc.invert(listing["missing"])).num_rows:
         none = f"none of its {listing.num_rows} rows holds bytes in {source.image_column!r}"
-        raise SourceError(
-            f"source.path = {source.path!r}: {none}; expected the pictures themselves, not paths alone"
-        )
+        raise SourceError(f"source.path = {source.path!r}: {none}; expected the pictures themselves, not paths alone")
     return listing.sort_by([("key", "ascending"), ("location", "ascending"), ("offset", "ascending")])
 
 
@@ -64,9 +62,7 @@ def read_rows(source: ParquetSource, rows: pa.Table) -> tuple[list[bytes | None]
     reasons: list[str | None] = [None] * rows.num_rows
     members = [int(member) for member in rows["member"].to_pylist()]
     by_file: dict[tuple[str, str], dict[int, int]] = {}
-    for at, (name, version) in enumerate(
-        zip(rows["location"].to_pylist(), rows["version"].to_pylist(), strict=True)
-    ):
+    for at, (name, version) in enumerate(zip(rows["location"].to_pylist(), rows["version"].to_pylist(), strict=True)):
         by_file.setdefault((name, version), {})[members[at]] = at
     for (name, version), wanted in by_file.items():
         try:
@@ -74,10 +70,7 @@ def read_rows(source: ParquetSource, rows: pa.Table) -> tuple[list[bytes | None]
                 found[wanted[row]] = data
         except (OSError, pa.ArrowException) as error:
             why = reason(error)
-            reasons = [
-                why if at in wanted.values() and found[at] is None else reasons[at]
-                for at in range(len(found))
-            ]
+            reasons = [why if at in wanted.values() and found[at] is None else reasons[at] for at in range(len(found))]
     return found, reasons
 
 
@@ -108,9 +101,7 @@ def _list_file(tree: Tree, file: File, source: ParquetSource) -> list[pa.RecordB
 class _Columns:
     """Which columns of a file mean what; paths are those of parquet leaves."""
 
-    def __init__(
-        self, bytes_: str, path: str | None, caption: str | None, key: str | None, said: list[str]
-    ) -> None:
+    def __init__(self, bytes_: str, path: str | None, caption: str | None, key: str | None, said: list[str]) -> None:
         self.bytes, self.path, self.caption, self.key, self.said = bytes_, path, caption, key, said
 
     def texts(self) -> list[str]:
@@ -143,9 +134,7 @@ def _image_leaves(field: pa.Field, schema: pa.Schema, name: str) -> tuple[str, s
             path = f"{field.name}.path" if "path" in parts and pa.types.is_string(parts["path"]) else None
             return f"{field.name}.bytes", path
     columns = ", ".join(f"{column.name}: {column.type}" for column in schema)
-    raise SourceError(
-        f"{name}: column {field.name!r} should be binary or a struct of bytes and path; it has {columns}"
-    )
+    raise SourceError(f"{name}: column {field.name!r} should be binary or a struct of bytes and path; it has {columns}")
 
 
 def _is_binary(type_: pa.DataType) -> bool:
@@ -202,9 +191,7 @@ def _leaf(batch: pa.RecordBatch) -> pa.Array:
     return pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
 
 
-def _row(
-    file: File, row: int, at: int, raw: dict[str, Any], columns: _Columns, missing: bool
-) -> dict[str, Any]:
+def _row(file: File, row: int, at: int, raw: dict[str, Any], columns: _Columns, missing: bool) -> dict[str, Any]:
     said = {name: raw.get(name) for name in columns.said}
     captions = raw.get(columns.caption) if columns.caption else None
     try:

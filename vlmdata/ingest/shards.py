@@ -173,9 +173,7 @@ def _read(source: Source, listing: pa.Table, positions: Array) -> tuple[pa.Table
     kind = _KINDS[source.kind]
     rows = listing.take(positions)
     found, reasons = kind.read_rows(source, rows)
-    unread = {
-        int(at): why or "" for at, data, why in zip(positions, found, reasons, strict=True) if data is None
-    }
+    unread = {int(at): why or "" for at, data, why in zip(positions, found, reasons, strict=True) if data is None}
     got = [index for index, data in enumerate(found) if data is not None]
     pictures = [data for data in found if data is not None]
     rows = rows.take(pa.array(got, pa.int64()))
@@ -218,9 +216,7 @@ def _account(source: Source, listing: pa.Table, pictures: pa.Table, unread: dict
     return Result(
         tables,
         Counts.of(pictures.num_rows, rejects["outcome"], listing.num_rows),
-        Counts.of(
-            captions.num_rows, caption_rejects["outcome"], captions.num_rows + caption_rejects.num_rows
-        ),
+        Counts.of(captions.num_rows, caption_rejects["outcome"], captions.num_rows + caption_rejects.num_rows),
         open=len(unread),
         facts={"unread": sorted(unread)},
     )

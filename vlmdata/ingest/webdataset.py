@@ -58,9 +58,7 @@ def read_rows(source: WebdatasetSource, rows: pa.Table) -> tuple[list[bytes | No
     tree = archive_tree(source.path, _SUFFIXES)
     found: list[bytes | None] = [None] * rows.num_rows
     reasons: list[str | None] = [None] * rows.num_rows
-    spans = list(
-        zip(*(rows[name].to_pylist() for name in ("location", "version", "offset", "size")), strict=True)
-    )
+    spans = list(zip(*(rows[name].to_pylist() for name in ("location", "version", "offset", "size")), strict=True))
     by_tar: dict[tuple[str, str], list[int]] = {}
     for at, (location, version, _offset, _size) in enumerate(spans):
         by_tar.setdefault((location, version), []).append(at)
@@ -99,9 +97,7 @@ def _index(tree: Tree, tar: File) -> list[Row]:
                 rows = [row for key, group in _groups(archive) for row in _sample(archive, tar, key, group)]
                 _refuse_cut(file, archive.offset, tar)
     except (tarfile.TarError, ValueError, OSError, EOFError) as error:
-        raise SourceError(
-            f"{tar.name}: not a whole tar: {reason(error)}; make or download it again"
-        ) from error
+        raise SourceError(f"{tar.name}: not a whole tar: {reason(error)}; make or download it again") from error
     return rows
 
 
@@ -110,9 +106,7 @@ def _refuse_compressed(file: IO[bytes], name: str) -> None:
     file.seek(0)
     for mark, compression in _COMPRESSED.items():
         if head.startswith(mark):
-            raise SourceError(
-                f"{name}: compressed with {compression}; decompress it, for samples are read by offset"
-            )
+            raise SourceError(f"{name}: compressed with {compression}; decompress it, for samples are read by offset")
 
 
 def _refuse_cut(file: IO[bytes], end: int, tar: File) -> None:
@@ -158,9 +152,7 @@ def _sample(archive: tarfile.TarFile, tar: File, key: str, group: Group) -> list
     rows = [_row(tar, key, group[ext], said) for ext in plain]
     if rows or not said["captions"]:
         return rows
-    return [
-        {**_row(tar, key, next(iter(group.values())), said), "size": None, "offset": None, "missing": True}
-    ]
+    return [{**_row(tar, key, next(iter(group.values())), said), "size": None, "offset": None, "missing": True}]
 
 
 def _row(tar: File, key: str, member: tarfile.TarInfo, said: Row) -> Row:
@@ -205,8 +197,6 @@ def _why(error: ValueError) -> str:
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     if member.size > _SIDECAR_LIMIT:
-        raise ValueError(
-            f"{member.size} bytes of captions for one picture; at most {_SIDECAR_LIMIT} are read"
-        )
+        raise ValueError(f"{member.size} bytes of captions for one picture; at most {_SIDECAR_LIMIT} are read")
     file = archive.extractfile(member)
     return file.read() if file else b""

@@ -20,9 +20,9 @@ from typing import Any
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from grey_tile import faster  # type: ignore[import-not-found]  # noqa: E402
-from pixels import ORIENTATION, tile, upright_rgb  # type: ignore[import-not-found]  # noqa: E402
-from PIL import Image, UnidentifiedImageError  # noqa: E402
+from grey_tile import faster  # type: ignore[import-not-found]
+from PIL import Image, UnidentifiedImageError
+from pixels import ORIENTATION, tile, upright_rgb  # type: ignore[import-not-found]
 
 _tile = faster(tile)
 _SEQUENCES = {"GIF", "WEBP", "PNG", "TIFF", "MPO", "AVIF"}

@@ -107,9 +107,7 @@ class Encoder:
 
     def truncated(self, texts: Sequence[str]) -> list[bool]:
         """For each text, whether it has more tokens than the model reads."""
-        empty, endless, *rows = self._tokenizer(
-            ["", "a " * self.context_length, *texts], self.context_length + 1
-        )
+        empty, endless, *rows = self._tokenizer(["", "a " * self.context_length, *texts], self.context_length + 1)
         padding = empty[-1]
         # With one place more than there is, the last is filled exactly if the text did not fit;
         # some tokenizers write the end mark as padding, and then the place before it tells.
@@ -133,9 +131,7 @@ class Encoder:
         return chosen
 
     def _embed(self, encode: Callable[..., Any], rows: Any, batch: int) -> Vectors:
-        chunks = [
-            self._forward(encode, rows[start : start + batch], batch) for start in range(0, len(rows), batch)
-        ]
+        chunks = [self._forward(encode, rows[start : start + batch], batch) for start in range(0, len(rows), batch)]
         return np.concatenate(chunks) if chunks else np.empty((0, self.dim), np.float32)
 
     def _forward(self, encode: Callable[..., Any], rows: Any, batch: int) -> Vectors:

@@ -66,9 +66,7 @@ class Calibration:
             content = json.loads(path.read_text(encoding="utf-8"))
             calibration = cls(**{field.name: content[field.name] for field in fields(cls)})
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ConfigError(
-                f"calibration: {path} is no calibration file ({error!r}); make it again"
-            ) from error
+            raise ConfigError(f"calibration: {path} is no calibration file ({error!r}); make it again") from error
         return calibration.checked(path)
 
     def checked(self, path: Path) -> Calibration:

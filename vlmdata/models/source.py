@@ -118,30 +118,22 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"model: {path} cannot be read as JSON ({error}); expected an open_clip config"
-        ) from error
+        raise ConfigError(f"model: {path} cannot be read as JSON ({error}); expected an open_clip config") from error
     if not isinstance(config, dict):
-        raise ConfigError(
-            f"model: {path} holds a {type(config).__name__}; expected an open_clip config object"
-        )
+        raise ConfigError(f"model: {path} holds a {type(config).__name__}; expected an open_clip config object")
     return config
 
 
 def _folder(folder: Path) -> ModelSource:
     config = folder / CONFIG_NAME
     if not config.is_file():
-        raise ConfigError(
-            f"model: folder {folder} has no {CONFIG_NAME}; put the model's open_clip config there"
-        )
+        raise ConfigError(f"model: folder {folder} has no {CONFIG_NAME}; put the model's open_clip config there")
     candidates = sorted(path for path in folder.iterdir() if path.suffix in WEIGHT_SUFFIXES)
     by_name = {path.name: path for path in candidates}
     preferred = [by_name[name] for name in PREFERRED_WEIGHTS if name in by_name]
     if not preferred and len(candidates) != 1:
         found = ", ".join(by_name) or "none"
-        raise ConfigError(
-            f"model: folder {folder} needs one weights file, {PREFERRED_WEIGHTS[0]}; found {found}"
-        )
+        raise ConfigError(f"model: folder {folder} needs one weights file, {PREFERRED_WEIGHTS[0]}; found {found}")
     return ModelSource("folder", str(folder), None, (preferred or candidates)[0], config)
 
 
@@ -151,20 +143,14 @@ def _built_in(model: str, pretrained: str | None) -> ModelSource:
     if name not in configs:
         near = difflib.get_close_matches(name, [starter.NAME, *configs], n=3, cutoff=0.4)
         hint = f"nearest: {', '.join(near)}" if near else f"for example {starter.NAME} or ViT-B-32"
-        raise ConfigError(
-            f"model: {model!r} is no open_clip model, no {HUB_PREFIX} name and no folder; {hint}"
-        )
+        raise ConfigError(f"model: {model!r} is no open_clip model, no {HUB_PREFIX} name and no folder; {hint}")
     if pretrained is None:
-        raise ConfigError(
-            f"pretrained: {model} needs a tag (such as openai) or a weights file; none was given"
-        )
+        raise ConfigError(f"pretrained: {model} needs a tag (such as openai) or a weights file; none was given")
     path = Path(pretrained)
     if path.is_file():
         return ModelSource("file", model, pretrained, path, configs[name])
     if path.suffix in WEIGHT_SUFFIXES or path.parent != Path("."):
-        raise ConfigError(
-            f"pretrained: weights file {pretrained} is not there; expected a {WEIGHT_SUFFIXES[0]} file"
-        )
+        raise ConfigError(f"pretrained: weights file {pretrained} is not there; expected a {WEIGHT_SUFFIXES[0]} file")
     return ModelSource("tag", model, pretrained, None, configs[name])
 
 
@@ -183,9 +169,7 @@ def _content(source: ModelSource) -> str:
     if source.kind == "folder":
         # A tokenizer or a tower's config beside the weights decides as much as they do;
         # a calibration changes nothing that the model computes.
-        beside = sorted(
-            path for path in Path(source.model).iterdir() if path.suffix in (".json", ".txt", ".model")
-        )
+        beside = sorted(path for path in Path(source.model).iterdir() if path.suffix in (".json", ".txt", ".model"))
         paths += [path for path in beside if path not in paths and not path.name.startswith("calibration.")]
     return content_hash(paths)
 

@@ -84,9 +84,7 @@ def bands(scores: pa.Table, bench: Judges) -> Band:
     )
 
 
-def _bounds(
-    languages: pa.ChunkedArray, bench: Judges
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def _bounds(languages: pa.ChunkedArray, bench: Judges) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Accept and reject bound of each caption, NaN where there is no judge."""
     encoded = pc.dictionary_encode(languages.combine_chunks())
     found = [bench.of(language) for language in encoded.dictionary.to_pylist()]

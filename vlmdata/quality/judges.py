@@ -61,7 +61,9 @@ def judges(config: QualityConfig) -> Judges:
         accept_above=config.accept_above,
         reject_below=config.reject_below,
     )
-    special = {(language := tag.split("-", 1)[0].lower()): _judge(choice, language) for tag, choice in config.languages.items()}
+    special = {
+        (language := tag.split("-", 1)[0].lower()): _judge(choice, language) for tag, choice in config.languages.items()
+    }
     return Judges(_judge(named, config.unlabelled_language), special, config.unlabelled_language)
 
 

@@ -130,9 +130,7 @@ def captions_of(ids: Sequence[str]) -> pa.Table:
     for number, which in enumerate(["plain", "better"]):
         count = len(ids)
         langs = ["fr" if int(i, 16) % 4 == 0 else None for i in ids]
-        parts.append(
-            caption_table(list(ids), [f"a {which} picture {i[:6]}" for i in ids], langs, ["source"] * count)
-        )
+        parts.append(caption_table(list(ids), [f"a {which} picture {i[:6]}" for i in ids], langs, ["source"] * count))
         score = pa.array(np.full(count, 0.25 + number / 10), pa.float32())
         extra = {"score": score, "model": "ViT-B-32:abc", "preprocessing": "p", "precision": "fp32"}
         columns = {name: parts[-1][name] for name in CAPTIONS.names}
@@ -161,9 +159,7 @@ def checked_shard(dataset: Dataset, name: str, pictures: dict[str, bytes]) -> Sh
     """A shard as the stages before the export leave it."""
     samples = samples_of(pictures)
     captions = captions_of(samples["id"].to_pylist())
-    images = filled(
-        IMAGES, len(pictures), id=samples["id"], image=pa.array(list(pictures.values()), pa.large_binary())
-    )
+    images = filled(IMAGES, len(pictures), id=samples["id"], image=pa.array(list(pictures.values()), pa.large_binary()))
     samples_count = Counts(**{"in": len(pictures), "kept": len(pictures)})
     captions_count = Counts(**{"in": captions.num_rows, "kept": captions.num_rows})
     shard = Shard(name, len(pictures))

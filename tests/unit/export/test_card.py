@@ -55,8 +55,14 @@ def test_the_card_tells_counts_funnel_thresholds_and_limits() -> None:
     facts: CardFacts = {
         "stages": {
             "01_filtered": {
-                **{"in": 3000, "kept": 2500, "rejected": 500, "held": 0, "failed": 0},
-                **{"rejection_rate": 1 / 6, "mean_score": 0.312, "reasons": {"too_small": 500}},
+                "in": 3000,
+                "kept": 2500,
+                "rejected": 500,
+                "held": 0,
+                "failed": 0,
+                "rejection_rate": 1 / 6,
+                "mean_score": 0.312,
+                "reasons": {"too_small": 500},
             }
         },
         "thresholds": [{"language": "zh", "model": "xlm-roberta", "accept_above": 0.28, "reject_below": 0.2}],

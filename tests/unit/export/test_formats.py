@@ -92,9 +92,7 @@ def test_the_tar_tells_provenance_and_scores_and_nothing_of_this_machine(exporte
     rows, pictures = exported(2)
     with tarfile.open(fileobj=io.BytesIO(webdataset.write(rows, pictures))) as tar:
         members = tar.getmembers()
-        assert {(m.mtime, m.uid, m.gid, m.uname, m.gname, m.mode) for m in members} == {
-            (0, 0, 0, "", "", 0o644)
-        }
+        assert {(m.mtime, m.uid, m.gid, m.uname, m.gname, m.mode) for m in members} == {(0, 0, 0, "", "", 0o644)}
         opened = tar.extractfile(next(m for m in members if m.name.endswith(".json")))
         assert opened is not None
         text = opened.read().decode()
@@ -103,11 +101,7 @@ def test_the_tar_tells_provenance_and_scores_and_nothing_of_this_machine(exporte
     assert story["phash"] == f"{rows['phash'][0].as_py():016x}"
     assert [caption["score"] for caption in story["captions"]] == [0.25, 0.35] and '"score": 0.35,' in text
     assert {caption["model"] for caption in story["captions"]} == {"ViT-B-32:abc"}
-    assert (
-        story["sha256"] == rows["sha256"][0].as_py()
-        and story["license"] == "CC0-1.0"
-        and story["url"] is None
-    )
+    assert story["sha256"] == rows["sha256"][0].as_py() and story["license"] == "CC0-1.0" and story["url"] is None
 
 
 def test_the_tar_s_offsets_lead_to_the_pictures(exported: Exported) -> None:
@@ -123,9 +117,7 @@ def test_datasets_reads_the_parquet_with_a_real_image_feature(exported: Exported
     rows, pictures = exported(7)
     file = tmp_path / "00000.parquet"
     file.write_bytes(parquet.write(rows, pictures))
-    loaded = datasets.load_dataset(
-        "parquet", data_files=str(file), split="train", cache_dir=str(tmp_path / "cache")
-    )
+    loaded = datasets.load_dataset("parquet", data_files=str(file), split="train", cache_dir=str(tmp_path / "cache"))
     assert isinstance(loaded.features["image"], datasets.Image)
     assert len(loaded) == 7
     for read, row, picture in zip(loaded, rows.to_pylist(), pictures, strict=True):

@@ -31,9 +31,7 @@ def is_silent(picture: Picture, secret: bytes) -> bool:
 @pytest.mark.parametrize(
     "options", [{}, {"progressive": True}, {"quality": 40, "subsampling": 2}, {"restart_marker_blocks": 2}]
 )
-def test_an_upright_jpeg_keeps_its_stream_and_its_profile_and_tells_nothing(
-    make: Any, options: dict[str, Any]
-) -> None:
+def test_an_upright_jpeg_keeps_its_stream_and_its_profile_and_tells_nothing(make: Any, options: dict[str, Any]) -> None:
     original = make.jpeg(**options)
     picture = finished(original, 95)
     assert (picture.extension, picture.reencoded, picture.width, picture.height) == ("jpg", False, 64, 48)
@@ -180,9 +178,7 @@ def test_a_lossy_transparent_webp_becomes_a_jpeg(make: Any) -> None:
 
 
 @pytest.mark.parametrize(("format_", "extension"), [("PNG", "png"), ("WEBP", "webp")])
-def test_an_alpha_channel_that_is_opaque_throughout_keeps_its_stream(
-    make: Any, format_: str, extension: str
-) -> None:
+def test_an_alpha_channel_that_is_opaque_throughout_keeps_its_stream(make: Any, format_: str, extension: str) -> None:
     original = make.encode(make.photo(mode="RGBA"), format_)
     picture = finished(original, 95)
     assert (picture.extension, picture.reencoded) == (extension, False)
@@ -229,9 +225,7 @@ def test_the_same_bytes_come_out_twice(make: Any) -> None:
     assert finished(original, 95) == finished(original, 95)
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"hello", b"\xff\xd8\xff", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"]
-)
+@pytest.mark.parametrize("data", [b"", b"hello", b"\xff\xd8\xff", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"])
 def test_what_is_no_picture_has_a_reason_without_addresses(data: bytes) -> None:
     with pytest.raises(CannotFinish) as refused:
         finished(data, 95)

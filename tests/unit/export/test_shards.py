@@ -42,9 +42,7 @@ def export(dataset: Dataset, shards: list[Shard], config: ExportConfig = SMALL) 
 def tree(folder: str) -> dict[str, bytes]:
     """Every file below a folder."""
     root = Path(folder)
-    return {
-        path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()
-    }
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
 def test_an_export_holds_every_sample_once_in_the_source_s_order(source: Source, cut: Cut) -> None:
@@ -105,9 +103,7 @@ def test_progress_counts_every_sample(source: Source, cut: Cut) -> None:
     assert heard.samples == 10
 
 
-@pytest.mark.parametrize(
-    "change", [{"jpeg_quality": 80}, {"formats": ("parquet",)}, {"samples_per_shard": 5}]
-)
+@pytest.mark.parametrize("change", [{"jpeg_quality": 80}, {"formats": ("parquet",)}, {"samples_per_shard": 5}])
 def test_other_settings_make_another_export_and_a_path_does_not(
     source: Source, cut: Cut, tmp_path: Path, change: dict[str, Any]
 ) -> None:
@@ -139,10 +135,7 @@ def test_a_shard_of_which_nothing_is_left_writes_no_file(cut: Cut) -> None:
     done = export(dataset, shards)
     manifest = dataset.manifest(done[0], Step.FINAL)
     assert manifest.facts["files"] == [] and manifest.samples.failed == 1
-    assert (
-        json.loads((Path(finish_export(dataset, done, SMALL, {})) / "MANIFEST.json").read_text())["samples"]
-        == 0
-    )
+    assert json.loads((Path(finish_export(dataset, done, SMALL, {})) / "MANIFEST.json").read_text())["samples"] == 0
 
 
 def test_no_sample_at_all_is_an_empty_export(cut: Cut) -> None:
@@ -203,9 +196,7 @@ def test_a_copy_is_equal_and_is_mended_where_it_is_hurt(source: Source, cut: Cut
     original = tree(finish_export(dataset, done, SMALL, {}))
     assert tree(str(tmp_path / "out")) == original
     untouched = (tmp_path / "out/parquet/00000.parquet").stat().st_ino
-    (tmp_path / "out/MANIFEST.json").write_text(
-        '{"dataset": "stamps", "export": "x", "complete": false, "files": []}'
-    )
+    (tmp_path / "out/MANIFEST.json").write_text('{"dataset": "stamps", "export": "x", "complete": false, "files": []}')
     (tmp_path / "out/webdataset/00001.tar").write_bytes(b"half a")
     (tmp_path / "out/README.md").unlink()
     finish_export(dataset, done, config, {})
@@ -223,9 +214,7 @@ def test_a_copy_replaces_an_earlier_export_of_the_same_dataset_and_nothing_else(
     fewer = copied_to(out, formats=("webdataset",))
     done = export(dataset, shards[:1], fewer)
     finish_export(dataset, done, fewer, {})
-    expected = tree(
-        finish_export(dataset, done, ExportConfig(samples_per_shard=4, formats=("webdataset",)), {})
-    )
+    expected = tree(finish_export(dataset, done, ExportConfig(samples_per_shard=4, formats=("webdataset",)), {}))
     assert tree(str(out)) == {**expected, "webdataset/notes.tar": b"mine"}
 
 

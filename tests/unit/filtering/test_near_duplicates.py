@@ -40,9 +40,7 @@ def keep_best_slowly(hashes, rank, radius, against):
     verdicts, kept = {}, []
     for sample in sorted(range(len(hashes)), key=lambda each: rank[each]):
         twin = next((other for other in verdicts if hashes[other] == hashes[sample]), None)
-        to_published = [
-            (int(hash_ ^ hashes[sample]).bit_count(), place) for place, hash_ in enumerate(against)
-        ]
+        to_published = [(int(hash_ ^ hashes[sample]).bit_count(), place) for place, hash_ in enumerate(against)]
         to_kept = [
             (int(hashes[other] ^ hashes[sample]).bit_count(), rank[other], other)
             for other in kept

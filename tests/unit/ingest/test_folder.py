@@ -35,9 +35,7 @@ def listed(root: Path, captions: Path | None = None) -> dict[str, dict]:
 
 
 def jsonl(path: Path, *rows: object) -> Path:
-    path.write_text(
-        "\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows), encoding="utf-8"
-    )
+    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows), encoding="utf-8")
     return path
 
 
@@ -112,9 +110,7 @@ def test_nothing_outside_the_folder_is_ever_read(pictures: Path, tmp_path: Path,
     assert len(missing) == 1
     source = FolderSource(path=str(pictures))
     found, reasons = (
-        read_rows(source, pa.Table.from_pylist(missing, schema=LISTING))
-        if "\0" not in file
-        else ([None], ["x"])
+        read_rows(source, pa.Table.from_pylist(missing, schema=LISTING)) if "\0" not in file else ([None], ["x"])
     )
     assert found == [None] and reasons[0]
     assert "link.jpg" not in listed(pictures)
@@ -181,16 +177,12 @@ def test_text_beside_a_picture_is_a_caption_a_line(pictures: Path) -> None:
 
 
 def test_a_caption_row_without_its_file_is_listed_as_missing(pictures: Path, tmp_path: Path) -> None:
-    rows = listed(
-        pictures, jsonl(tmp_path / "c.jsonl", {"file": "gone.jpg", "caption": "x"}, {"file": "d.webp"})
-    )
+    rows = listed(pictures, jsonl(tmp_path / "c.jsonl", {"file": "gone.jpg", "caption": "x"}, {"file": "d.webp"}))
     assert [key for key, row in rows.items() if row["missing"]] == ["gone.jpg"]
     assert texts(rows["gone.jpg"]) == [("x", None)]
 
 
-def test_only_if_every_caption_row_is_without_its_file_is_the_source_refused(
-    pictures: Path, tmp_path: Path
-) -> None:
+def test_only_if_every_caption_row_is_without_its_file_is_the_source_refused(pictures: Path, tmp_path: Path) -> None:
     message = refused(pictures, jsonl(tmp_path / "c.jsonl", {"file": "x.jpg"}, {"file": "y.jpg"}))
     assert message.startswith(f"none of the 2 files named in c.jsonl is under {pictures}; first: 'x.jpg'")
 
@@ -214,9 +206,7 @@ def test_two_rows_for_one_file_name_both_lines(pictures: Path, tmp_path: Path) -
         ('{"file": "d.webp", "license": []}', "license = []"),
     ],
 )
-def test_a_wrong_line_is_named_with_what_was_expected(
-    pictures: Path, tmp_path: Path, line: str, said: str
-) -> None:
+def test_a_wrong_line_is_named_with_what_was_expected(pictures: Path, tmp_path: Path, line: str, said: str) -> None:
     message = refused(pictures, jsonl(tmp_path / "captions.jsonl", {"file": "a/b.jpg"}, line))
     assert message.startswith("captions.jsonl line 2: ")
     assert said in message and "expected" in message

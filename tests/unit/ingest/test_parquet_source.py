@@ -20,12 +20,8 @@ from vlmdata.schema import LISTING
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
-def write(
-    path: Path, images: list[Any], type_: pa.DataType = IMAGE, rows_in_group: int = 3, **columns: Any
-) -> Path:
-    pq.write_table(
-        pa.table({"image": pa.array(images, type_), **columns}), path, row_group_size=rows_in_group
-    )
+def write(path: Path, images: list[Any], type_: pa.DataType = IMAGE, rows_in_group: int = 3, **columns: Any) -> Path:
+    pq.write_table(pa.table({"image": pa.array(images, type_), **columns}), path, row_group_size=rows_in_group)
     return path
 
 
@@ -61,13 +57,9 @@ def test_what_the_datasets_library_writes_is_read(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_captions_come_in_three_shapes(
-    tmp_path: Path, name: str, values: list[Any], said: list[list[str]]
-) -> None:
+def test_captions_come_in_three_shapes(tmp_path: Path, name: str, values: list[Any], said: list[list[str]]) -> None:
     images = [{"bytes": bytes([n]), "path": None} for n in range(3)]
-    path = write(
-        tmp_path / "a.parquet", images, **{name: values, "lang": ["DE", None, "fr"], "url": ["u", None, None]}
-    )
+    path = write(tmp_path / "a.parquet", images, **{name: values, "lang": ["DE", None, "fr"], "url": ["u", None, None]})
     rows = list_rows(ParquetSource(path=str(path))).to_pylist()
     assert [[caption["text"] for caption in row["captions"]] for row in rows] == said
     assert rows[0]["captions"][0]["lang"] == ("en" if name == "captions" else "de")
@@ -112,9 +104,7 @@ def test_what_cannot_be_used_is_one_line(tmp_path: Path) -> None:
     assert "no .parquet file found" in refused(tmp_path)
     images = [{"bytes": b"0", "path": None}]
     path = write(tmp_path / "a.parquet", images, caption=["x"])
-    assert "image_column = 'img' is not one of its columns: image, caption" in refused(
-        path, image_column="img"
-    )
+    assert "image_column = 'img' is not one of its columns: image, caption" in refused(path, image_column="img")
     assert "caption_column = 'alt' is not one of" in refused(path, caption_column="alt")
     assert "should be binary or a struct" in refused(path, image_column="caption")
     assert "row 0: 3 should be" in refused(write(tmp_path / "b.parquet", images, caption=[3]))

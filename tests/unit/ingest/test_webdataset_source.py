@@ -49,9 +49,7 @@ def test_samples_are_what_the_webdataset_library_reads(tmp_path: Path) -> None:
     source = WebdatasetSource(path=str(tmp_path))
     rows = list_rows(source)
     assert rows.schema == LISTING
-    theirs = {
-        sample["__key__"]: sample["jpg"] for sample in webdataset.WebDataset(str(path), shardshuffle=False)
-    }
+    theirs = {sample["__key__"]: sample["jpg"] for sample in webdataset.WebDataset(str(path), shardshuffle=False)}
     found, reasons = read_rows(source, rows)
     assert dict(zip(rows["key"].to_pylist(), found, strict=True)) == theirs
     assert reasons == [None] * 5
@@ -127,9 +125,7 @@ def test_hostile_names_are_only_names(tmp_path: Path) -> None:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
 @given(cut=st.integers(min_value=1, max_value=10_240))
 def test_a_tar_cut_anywhere_in_its_content_is_refused(tmp_path: Path, cut: int) -> None:
-    whole = tar(
-        tmp_path / "whole/a.tar", *((f"{n}.jpg", bytes([n + 1]) * 700) for n in range(4))
-    ).read_bytes()
+    whole = tar(tmp_path / "whole/a.tar", *((f"{n}.jpg", bytes([n + 1]) * 700) for n in range(4))).read_bytes()
     content = len(whole.rstrip(b"\0"))
     short = tmp_path / "short/a.tar"
     short.parent.mkdir(exist_ok=True)

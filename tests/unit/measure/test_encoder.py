@@ -71,9 +71,7 @@ def test_no_rows_give_no_embeddings(starter: Encoder, pictures: np.ndarray) -> N
     assert starter.truncated([]) == []
 
 
-def test_an_image_embeds_to_the_same_bits_whatever_it_is_batched_with(
-    starter: Encoder, pictures: np.ndarray
-) -> None:
+def test_an_image_embeds_to_the_same_bits_whatever_it_is_batched_with(starter: Encoder, pictures: np.ndarray) -> None:
     together = starter.images(pictures)
     order = np.random.default_rng(0).permutation(len(pictures))
     assert np.array_equal(starter.images(pictures[order]), together[order])
@@ -81,9 +79,7 @@ def test_an_image_embeds_to_the_same_bits_whatever_it_is_batched_with(
         assert np.array_equal(starter.images(pictures[row : row + 1])[0], together[row])
 
 
-def test_a_text_embeds_to_the_same_bits_whatever_it_is_batched_with(
-    starter: Encoder, captions: list[str]
-) -> None:
+def test_a_text_embeds_to_the_same_bits_whatever_it_is_batched_with(starter: Encoder, captions: list[str]) -> None:
     together = starter.texts(captions)
     order = np.random.default_rng(1).permutation(len(captions))
     assert np.array_equal(starter.texts([captions[row] for row in order]), together[order])
@@ -186,9 +182,7 @@ def test_a_folder_with_a_hugging_face_tower_needs_no_hub(tmp_path: Path) -> None
 
     folder = tmp_path / "with space"
     folder.mkdir()
-    BertConfig(
-        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
-    ).save_pretrained(folder)
+    BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32).save_pretrained(folder)
     BertTokenizerFast.from_pretrained(towers.text_folder()).save_pretrained(folder)
     text = {
         "hf_tokenizer_name": "xlm-roberta-tiny",
@@ -238,9 +232,7 @@ def test_a_checkpoint_that_runs_code_is_refused_unread(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def test_weights_that_cannot_be_downloaded_say_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_that_cannot_be_downloaded_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A process of its own: the hub's library reads its settings when it is imported.
     code = (
         "from vlmdata.errors import ConfigError\n"

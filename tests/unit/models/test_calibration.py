@@ -51,9 +51,7 @@ def test_auc_is_the_share_of_couples_in_order(matched: np.ndarray, shuffled: np.
 
 
 def test_the_bands_of_a_good_model_leave_the_gap_undecided() -> None:
-    bands = calibrate(
-        np.linspace(0.5, 0.9, 100, dtype=np.float32), np.linspace(0, 0.2, 100, dtype=np.float32)
-    )
+    bands = calibrate(np.linspace(0.5, 0.9, 100, dtype=np.float32), np.linspace(0, 0.2, 100, dtype=np.float32))
     assert bands.auc == 1
     assert bands.reject_below < 0.2 and bands.accept_above >= 0.5
     assert bands.matched_rejected == 0 and bands.shuffled_accepted == 0
@@ -77,9 +75,7 @@ def test_shuffled_pairs_are_never_matched_ones() -> None:
 
 
 def test_a_calibration_survives_its_file(tmp_path: Path) -> None:
-    calibration = calibrate(
-        np.linspace(0, 1, 50, dtype=np.float32), np.linspace(-1, 0.5, 50, dtype=np.float32)
-    )
+    calibration = calibrate(np.linspace(0, 1, 50, dtype=np.float32), np.linspace(-1, 0.5, 50, dtype=np.float32))
     saved = calibration.calibration("m@1", "de", "made here")
     saved.save(tmp_path / "calibration.json")
     assert Calibration.load(tmp_path / "calibration.json") == saved

@@ -94,9 +94,7 @@ def test_a_tokenizer_beside_the_weights_counts_and_a_calibration_does_not(tmp_pa
         ("ViT-B-16-SigLIP-256", "webli", {"en"}, "zh"),
     ],
 )
-def test_languages_are_those_of_the_text_tower(
-    model: str, tag: str | None, known: set[str], unknown: str
-) -> None:
+def test_languages_are_those_of_the_text_tower(model: str, tag: str | None, known: set[str], unknown: str) -> None:
     languages = describe(model, tag).languages
     assert known <= languages and unknown not in languages
 
