@@ -99,7 +99,7 @@ class _Decoder:
         self._process: subprocess.Popen[bytes] | None = None
         self._buffer = b""
         self._late = False
-        self._file: IO[bytes] = tempfile.TemporaryFile()
+        self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the decoder)
 
     def measure(self, images: Sequence[Picture]) -> Iterator[Decoded]:
         spans = self._write(images)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -53,7 +54,7 @@ def _views(column: pa.ChunkedArray) -> list[memoryview]:
         _, offsets, data = chunk.buffers()
         ends = np.frombuffer(offsets, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
         whole = memoryview(data) if data is not None else memoryview(b"")
-        views += [whole[start:end] for start, end in zip(ends[:-1], ends[1:], strict=True)]
+        views += [whole[start:end] for start, end in pairwise(ends)]
     return views
 
 

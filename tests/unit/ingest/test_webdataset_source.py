@@ -74,7 +74,8 @@ def test_json_says_more_than_text(tmp_path: Path) -> None:
     tar(
         tmp_path / "a.tar",
         ("ours.txt", b"from the text"), ("ours.jpg", b"1"), ("ours.json", json.dumps(said).encode()),
-        ("img2dataset.jpg", b"2"), ("img2dataset.json", b'{"caption": "a\\nb", "url": "v", "LICENSE": "CC0", "width": 3}'),
+        ("img2dataset.jpg", b"2"),
+        ("img2dataset.json", b'{"caption": "a\\nb", "url": "v", "LICENSE": "CC0", "width": 3}'),
         ("labels.jpg", b"3"), ("labels.json", b"[1, 2]"), ("labels.txt", b"one\ntwo\n"),
     )  # fmt: skip
     rows = {row["key"]: row for row in list_rows(WebdatasetSource(path=str(tmp_path))).to_pylist()}
