@@ -32,13 +32,13 @@ $(BIN)/python:
 
 $(RUN_READY): $(BIN)/python requirements.lock pyproject.toml
 	@echo "Installing the libraries that vlmdata runs on (about 6 GB with torch; a minute or two, once)"
-	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
-	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock
+	@$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
 $(DEV_READY): $(RUN_READY) requirements-dev.lock
 	@echo "Installing what the tests need"
-	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.lock
+	@$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements-dev.lock
 	@touch $@
 
 check: $(DEV_READY)

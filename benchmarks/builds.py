@@ -44,6 +44,8 @@ def write_config(folder: Path, name: str, shard_size: int) -> Path:
         "caption": {"policy": "none"},
         # Each caption goes the whole way: what is measured is the work, not the model's opinion.
         "quality": {"model": "starter", "pretrained": None, "accept_above": -1.0, "reject_below": -1.0},
+        # A file of the export is held in memory too: of the same size whatever the number of shards.
+        "export": {"samples_per_shard": shard_size},
     }
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
