@@ -16,8 +16,10 @@ import pyarrow.compute as pc
 
 from vlmdata.checkpoint import Counts, Dataset, Result, Shard, run_once, step_key
 from vlmdata.config import ExportConfig
+from vlmdata.cuts import cuts
 from vlmdata.export.rows import CAPTION_COLUMNS, SAMPLE_COLUMNS, row_digests, with_captions
 from vlmdata.layout import Step
+from vlmdata.schema import SAMPLES
 
 PLAN = pa.schema(
     [
@@ -28,6 +30,10 @@ PLAN = pa.schema(
 )
 
 
+_FILE_BYTES = 256 << 20
+"""Original bytes in one file, at most: a file is made in memory, whatever the pictures are."""
+
+
 def plan_export(dataset: Dataset, shards: list[Shard], config: ExportConfig) -> list[Shard]:
     """Cut all kept samples into export shards, each with a checkpoint of `Step.EXPORT_PLAN`.
 
@@ -36,11 +42,12 @@ def plan_export(dataset: Dataset, shards: list[Shard], config: ExportConfig) -> 
     """
     rows = _in_source_order(dataset, shards)
     key = export_key(b"".join(rows["digest"].to_pylist()), config)
-    size = config.samples_per_shard
-    starts = range(0, rows.num_rows, size)
+    parts = list(cuts(rows["bytes"].to_numpy(), config.samples_per_shard, _FILE_BYTES))
     return [
-        _plan_one(dataset, shards, rows.slice(start, size), f"{number:05d}", {"export": key, "shards": len(starts)})
-        for number, start in enumerate(starts)
+        _plan_one(
+            dataset, shards, rows.slice(start, stop - start), f"{number:05d}", {"export": key, "shards": len(parts)}
+        )
+        for number, (start, stop) in enumerate(parts)
     ]
 
 
@@ -51,19 +58,22 @@ def export_key(row_digests: bytes, config: ExportConfig) -> str:
 
 
 def _in_source_order(dataset: Dataset, shards: list[Shard]) -> pa.Table:
-    """Every sample's id, key, digest and the index of its shard."""
+    """Every sample's id, key, size, digest and the index of its shard."""
     parts = [_described(dataset, shard, index) for index, shard in enumerate(shards)]
     if not parts:
-        return pa.table({name: [] for name in ("id", "key", "digest", "shard")})
+        nothing = SAMPLES.empty_table().select(["id", "key", "bytes"])
+        return nothing.append_column("digest", pa.array([], pa.binary())).append_column(
+            "shard", pa.array([], pa.int32())
+        )
     return pa.concat_tables(parts).sort_by([("key", "ascending"), ("id", "ascending")])
 
 
 def _described(dataset: Dataset, shard: Shard, index: int) -> pa.Table:
-    samples = dataset.read(shard, Step.CHECKED, "samples", SAMPLE_COLUMNS)
+    samples = dataset.read(shard, Step.CHECKED, "samples", [*SAMPLE_COLUMNS, "bytes"])
     captions = dataset.read(shard, Step.CHECKED, "captions", CAPTION_COLUMNS)
     digests = row_digests(with_captions(samples, captions))
     here = pa.repeat(pa.scalar(index, pa.int32()), samples.num_rows)
-    return pa.table([samples["id"], samples["key"], digests, here], names=["id", "key", "digest", "shard"])
+    return samples.select(["id", "key", "bytes"]).append_column("digest", digests).append_column("shard", here)
 
 
 def _plan_one(dataset: Dataset, shards: list[Shard], rows: pa.Table, name: str, facts: dict[str, Any]) -> Shard:

@@ -8,7 +8,6 @@ line in `_KINDS`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from hashlib import sha256
 from typing import Any, Protocol
 
@@ -18,6 +17,7 @@ import pyarrow.compute as pc
 
 from vlmdata.checkpoint import Counts, Dataset, Manifest, Result, Shard, encode_parquet, run_once
 from vlmdata.config import BuildConfig, Source
+from vlmdata.cuts import cuts
 from vlmdata.errors import SourceError
 from vlmdata.ingest import folder, parquet, webdataset
 from vlmdata.layout import Step
@@ -57,19 +57,9 @@ def list_source(dataset: Dataset, config: BuildConfig) -> list[Shard]:
         SourceError: the source cannot be used as it is; nothing has been written.
     """
     listing = _listing(dataset, config.source)
-    return [_list_shard(dataset, f"{number:05d}", rows) for number, rows in enumerate(_cut(listing, config.shard_size))]
-
-
-def _cut(listing: pa.Table, size: int) -> Iterator[pa.Table]:
-    """Parts of at most `size` rows and some `_SHARD_BYTES`: a shard has to fit in memory, whatever the pictures are."""
-    ends = np.cumsum(pc.fill_null(listing["size"], 0).to_numpy())
-    start = 0
-    while start < listing.num_rows:
-        before = ends[start - 1] if start else 0
-        fits = int(np.searchsorted(ends, before + _SHARD_BYTES, side="right"))
-        stop = min(start + size, max(fits, start + 1))
-        yield listing.slice(start, stop - start).combine_chunks()
-        start = stop
+    sizes = pc.fill_null(listing["size"], 0).to_numpy()
+    parts = [listing.slice(start, stop - start) for start, stop in cuts(sizes, config.shard_size, _SHARD_BYTES)]
+    return [_list_shard(dataset, f"{number:05d}", rows.combine_chunks()) for number, rows in enumerate(parts)]
 
 
 def _listing(dataset: Dataset, source: Source) -> pa.Table:
