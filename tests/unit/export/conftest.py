@@ -148,6 +148,7 @@ def samples_of(pictures: dict[str, bytes]) -> pa.Table:
         id=pa.array(sample_ids(digests, keys), pa.string()),
         key=pa.array(keys, pa.string()),
         sha256=pa.array(digests, pa.string()),
+        bytes=pa.array([len(data) for data in pictures.values()], pa.int64()),
         source=pa.array(keys, pa.string()),
         license="CC0-1.0",
         phash=pa.array([int(digest[:16], 16) for digest in digests], pa.uint64()),
