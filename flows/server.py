@@ -19,6 +19,7 @@ from urllib.error import URLError
 from vlmdata.errors import VlmdataError
 
 _PATIENCE_S = 120
+_LAST_WORDS_S = 5
 _START = """
 import ctypes, signal, sys
 if sys.platform == "linux":
@@ -42,6 +43,7 @@ def prefect_server() -> Iterator[None]:
         _wait(server, url)
         yield
     finally:
+        _say_the_last_words()
         del os.environ["PREFECT_API_URL"]
         server.terminate()
         server.wait()
@@ -79,6 +81,15 @@ def _warm_up() -> None:
 
     del flows
     great_expectations()
+
+
+def _say_the_last_words() -> None:
+    """Let Prefect's threads send what they hold, or they seek a server that is gone when Python ends."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for worker in (EventsWorker, APILogWorker):
+        worker.drain_all(timeout=_LAST_WORDS_S)
 
 
 def _wait(server: subprocess.Popen[bytes], url: str) -> None:
