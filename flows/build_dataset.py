@@ -54,6 +54,7 @@ def _build(job: Job, listing: list[Shard], to: Stage) -> dict[str, Any]:
                 reports.append(once(close_stage, job, stage, shards))
                 if stage == to:
                     break
+            engine.require_all("the run is finished")
         told: dict[str, Any] = once(finish_run, job, reports, listing)
         return told
     except VlmdataError as error:

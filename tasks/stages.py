@@ -13,7 +13,7 @@ from tasks.job import ONCE, Job, dataset_of, named_failures
 from vlmdata import runs
 from vlmdata.checkpoint import Shard
 from vlmdata.config import BuildConfig
-from vlmdata.errors import VlmdataError
+from vlmdata.errors import GateFailed, VlmdataError
 from vlmdata.export.card import CardFacts, Threshold
 from vlmdata.export.copy import MANIFEST
 from vlmdata.export.finish import finish_export
@@ -45,8 +45,17 @@ def close_stage(job: Job, stage: Stage, shards: Sequence[Shard]) -> runs.StageRe
     report = runs.report(job.dataset, stage, shards)
     job.run.stage_done(report)
     _show(job, report)
-    check_stage(job.dataset, shards, stage, job.config)
+    try:
+        check_stage(job.dataset, shards, stage, job.config)
+    except GateFailed as error:
+        raise GateFailed(f"{error}{_why_nothing_is_left(report)}") from error
     return report
+
+
+def _why_nothing_is_left(report: runs.StageReport) -> str:
+    if report.samples.kept or not report.reasons:
+        return ""
+    return f"; no sample is left: {', '.join(f'{code} {number}' for code, number in report.reasons.items())}"
 
 
 @task(**ONCE, name="finish-run")

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
@@ -21,10 +22,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vlmdata import layout
-from vlmdata.errors import BrokenInvariant
+from vlmdata.errors import BrokenInvariant, StoreError
 from vlmdata.layout import REVISION, Step
 from vlmdata.store import Store, open_store
 
@@ -143,8 +144,9 @@ class Dataset:
 
     def table(self, ref: TableRef, columns: Sequence[str] | None = None) -> pa.Table:
         """A table, or some columns of it, whole in memory."""
-        data = pa.BufferReader(self.store.get(ref.path))
-        return pq.read_table(data, columns=None if columns is None else list(columns))
+        with _damaged(self.store, ref.path):
+            data = pa.BufferReader(self.store.get(ref.path))
+            return pq.read_table(data, columns=None if columns is None else list(columns))
 
     def read(self, shard: Shard, step: Step, table: str, columns: Sequence[str] | None = None) -> pa.Table:
         """One table of a shard's checkpoint."""
@@ -160,6 +162,20 @@ class Dataset:
         return found[-1] if found else None
 
 
+@contextmanager
+def _damaged(store: Store, path: str) -> Iterator[None]:
+    """An object that a record names, and that is gone or no longer what was written, is said in one line."""
+    try:
+        yield
+    except (FileNotFoundError, ValidationError, pa.ArrowInvalid, OSError) as error:
+        what = "is gone" if isinstance(error, FileNotFoundError) else "is damaged"
+        step = path.split("/manifests/")[0].split("/data/")[0]
+        raise StoreError(
+            f"{store.locate(path)}: {what}, and a checkpoint rests on it; "
+            f"delete {store.locate(step)}/manifests and build again"
+        ) from error
+
+
 _MOST_MANIFESTS = 4096
 _manifests: dict[tuple[str, str], Manifest] = {}
 
@@ -168,7 +184,8 @@ def _read_manifest(store: Store, path: str) -> Manifest:
     """Manifests never change, so each is fetched once a process."""
     found = _manifests.get((store.url, path))
     if found is None:
-        found = Manifest.model_validate_json(store.get(path))
+        with _damaged(store, path):
+            found = Manifest.model_validate_json(store.get(path))
         if len(_manifests) >= _MOST_MANIFESTS:
             _manifests.clear()
         _manifests[store.url, path] = found

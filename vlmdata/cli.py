@@ -120,7 +120,7 @@ def demo(
 @app.command("caption-server")
 def caption_server(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65_535)] = 8000,
 ) -> None:
     """Serve a small OpenAI-compatible captioner: a stand-in for vLLM or a hosted API."""
     from vlmdata.captioning.server import serve
@@ -133,7 +133,9 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except VlmdataError as error:
-        print(f"vlmdata: {error}", file=sys.stderr)
+        from vlmdata.console import visible
+
+        print(f"vlmdata: {visible(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("vlmdata: stopped; what is done is safe, run the same command again to go on", file=sys.stderr)

@@ -96,7 +96,9 @@ class FilterConfig(_Section):
         default=None, ge=1, description="Longer side over shorter side at most this; null: no limit."
     )
     max_pixels: PositiveInt = Field(
-        default=100_000_000, description="A picture that declares more pixels is refused undecoded."
+        default=100_000_000,
+        le=178_956_970,  # Pillow's own bound, which every later stage decodes under
+        description="A picture that declares more pixels is refused undecoded; 178,956,970 at most.",
     )
     max_caption_chars: PositiveInt = Field(
         default=2_000, description="A caption longer than this is rejected; its picture is not."
@@ -133,6 +135,7 @@ class CaptionConfig(_Section):
     model: str | None = Field(default=None, description="The model's name, as the endpoint knows it.")
     api_key_env: str = Field(
         default="OPENAI_API_KEY",
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
         description="Environment variable that holds the key; the key itself is never stored.",
         json_schema_extra=OPERATIONAL,
     )
@@ -202,17 +205,22 @@ class ExportConfig(_Section):
     jpeg_quality: int = Field(default=95, ge=50, le=100, description="For the few pictures that must be encoded anew.")
 
 
-def _dataset_name(value: str) -> str:
+def dataset_name(value: str) -> str:
+    """The value, if it can name a dataset.
+
+    Raises:
+        ValueError: it cannot; says what was expected.
+    """
     allowed = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
-    if not value or value[0] in ".-" or not set(value) <= allowed:
-        raise ValueError("a name of letters, digits, '-', '_' and '.', not starting with '.' or '-'")
+    if not 0 < len(value) <= 100 or value[0] in ".-" or not set(value) <= allowed:
+        raise ValueError("a name of letters, digits, '-', '_' and '.', at most 100, not starting with '.' or '-'")
     return value
 
 
 class BuildConfig(_Section):
     """A build from source to training set."""
 
-    dataset: Annotated[str, AfterValidator(_dataset_name)] = Field(description="The dataset's name.")
+    dataset: Annotated[str, AfterValidator(dataset_name)] = Field(description="The dataset's name.")
     store: str = Field(
         default="./store",
         description="Where checkpoints live: a folder, or s3://bucket/prefix.",
@@ -343,6 +351,9 @@ def _explain(error: ValidationError) -> str:
         return f"{'.'.join(path[:-2])}: expected text as keys, not {first['input']!r}; put it in quotes"
     same = [one for one in every if ".".join(_without_tags([str(part) for part in one["loc"]])) == key]
     expected = " or ".join(dict.fromkeys(_expected(one["msg"]) for one in same))
+    if path[-1] == "api_key_env":
+        # Somebody may have put the key itself there.
+        return f"{key}: expected the name of an environment variable, such as OPENAI_API_KEY; the key goes into that"
     return f"{key} = {_short(first['input'])}: expected {expected}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -159,20 +160,20 @@ def _table(title: str, head: Sequence[str], body: Sequence[Sequence[str]]) -> Ta
         numeric = all(row[position][:1].isdigit() or row[position] == "–" for row in body) and position > 0
         table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
     for row in body:
-        table.add_row(*(escape(cell) for cell in row))
+        table.add_row(*(escape(visible(cell)) for cell in row))
     return table
 
 
 def print_lines(lines: Sequence[str]) -> None:
     """Plain lines, never wrapped, so that a path can be copied."""
     for line in lines:
-        sys.stdout.write(line + "\n")
+        sys.stdout.write(visible(line) + "\n")
 
 
 def print_story(story: dict[str, Any]) -> None:
     """A sample's story: a heading a stage, a line a fact."""
     console = Console(soft_wrap=True)
-    console.print(f"[bold]{escape(story['id'])}[/]  {escape(story['key'])}")
+    console.print(f"[bold]{escape(story['id'])}[/]  {escape(visible(story['key']))}")
     for stage in story["stages"]:
         console.print(f"\n[bold]{stage['stage']}[/]  {escape(stage['outcome'])}")
         for name, value in stage["facts"].items():
@@ -184,4 +185,14 @@ def _text(value: Any) -> str:
         return ", ".join(f"{key} {_text(item)}" for key, item in value.items() if item is not None)
     if isinstance(value, list):
         return "".join(f"\n    - {_text(item)}" for item in value) if value else "none"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else visible(str(value))
+
+
+def visible(text: str) -> str:
+    """Text from strangers, with what would command a terminal (escapes, bidi overrides) written out."""
+    return "".join(_written_out(letter) if unicodedata.category(letter) in {"Cc", "Cf"} else letter for letter in text)
+
+
+def _written_out(letter: str) -> str:
+    # Joiners belong to the spelling of some languages and of emoji.
+    return letter if letter in "\u200c\u200d" else letter.encode("unicode_escape").decode()

@@ -53,11 +53,17 @@ def report(dataset: Dataset, stage: Stage, shards: Sequence[Shard]) -> StageRepo
         captions=sum((m.captions for m in manifests), Counts()),
         reasons=_total(m.reasons for m in manifests),
         caption_reasons=_total(m.caption_reasons for m in manifests),
-        open=sum(m.open for m in manifests),
+        open=sum(_open(dataset, stage, shard) for shard in shards),
         score_sum=sum(m.facts.get("score_sum", 0.0) for m in manifests),
         scored=(sum(s for s, _ in scored), sum(n for _, n in scored)),
         shards=tuple(shards),
     )
+
+
+def _open(dataset: Dataset, stage: Stage, shard: Shard) -> int:
+    """Retryable failures of a stage: its own, and those of the facts that it rests on."""
+    steps = [Step(step) for step in shard.manifests if step == stage or step.startswith(f"{stage}/")]
+    return sum(dataset.manifest(shard, step).open for step in steps)
 
 
 def _total(tallies: Iterable[dict[str, int]]) -> dict[str, int]:
@@ -175,8 +181,16 @@ def finished_alike(dataset: Dataset, fingerprint: str) -> Run | None:
     end = run.read("end") if run else None
     if run is None or end is None or end["outcome"] != COMPLETED or end.get("fingerprint") != fingerprint:
         return None
-    whole = end.get("whole")
-    return run if whole and dataset.store.exists(whole) else None
+    return run if _is_whole(dataset, end.get("whole")) else None
+
+
+def _is_whole(dataset: Dataset, manifest: str | None) -> bool:
+    """Whether an export's MANIFEST.json and every file that it names are there."""
+    if not manifest or not dataset.store.exists(manifest):
+        return False
+    prefix = manifest.rsplit("/", 1)[0]
+    there = set(dataset.store.list(prefix))
+    return all(f"{prefix}/{file['path']}" in there for file in json.loads(dataset.store.get(manifest))["files"])
 
 
 def _now() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,8 +54,15 @@ class Client:
         wait_until(over, f"flow run {run_id} ends", PATIENCE_S, pause_s=0.5)
         return seen
 
-    def log(self, run_id: str) -> str:
-        """Every line of a run's log."""
+    def log(self, run_id: str, until: str = "") -> str:
+        """Every line of a run's log; it arrives after the run has ended, so `until` is waited for."""
+        for _ in range(60):
+            if until in (said := self._log(run_id)):
+                break
+            time.sleep(0.5)
+        return said
+
+    def _log(self, run_id: str) -> str:
         lines: list[str] = []
         while len(lines) % 200 == 0:
             page = self.found("logs", logs={"flow_run_id": {"any_": [run_id]}}, limit=200, offset=len(lines))
@@ -174,7 +182,7 @@ def test_a_mistake_ends_the_run_with_its_name(
     failed = runs[run]
     assert (failed["state_type"], failed["state_name"]) == ("FAILED", name)
     assert told in failed["state"]["message"] and "\n" not in failed["state"]["message"]
-    log = client.log(failed["id"])
+    log = client.log(failed["id"], until=name)
     assert name in log and "Traceback" not in log
 
 

@@ -223,7 +223,7 @@ from vlmdata.runs import COMPLETED, fingerprint, start_run
 config = load_config(sys.argv[1])
 dataset = Dataset(config.store, config.dataset)
 found = fingerprint(dataset, config, list_source(dataset, config))
-dataset.store.put("whole", b"")
+dataset.store.put("whole", b'{"files": []}')
 start_run(dataset, config).finish(COMPLETED, "", fingerprint=found, whole="whole")
 sys.argv = ["vlmdata", "build", sys.argv[1]]
 try:

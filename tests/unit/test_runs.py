@@ -103,14 +103,14 @@ def test_a_dataset_that_is_not_there(dataset: Dataset, tmp_path: Path) -> None:
 )
 def test_only_a_whole_run_of_the_same_is_found(dataset: Dataset, end: dict[str, Any] | None, found: bool) -> None:
     run = start_run(dataset, CONFIG)
-    dataset.store.put("w", b"")
+    dataset.store.put("w", b'{"files": []}')
     if end is not None:
         run.record("end", end)
     assert (finished_alike(dataset, "f") is not None) == found
 
 
 def test_only_the_newest_run_counts(dataset: Dataset) -> None:
-    dataset.store.put("w", b"")
+    dataset.store.put("w", b'{"files": []}')
     start_run(dataset, CONFIG).finish(COMPLETED, "", fingerprint="f", whole="w")
     start_run(dataset, CONFIG)
     assert finished_alike(dataset, "f") is None

@@ -184,7 +184,7 @@ class _Visit:
             error = self._client.error(trouble, end)
             reason = str(error) if error else f"the server stopped answering ({end.message})"
             self._line.halt(reason, error)
-            _log.warning("captioning halted: %s", reason)
+            _log.debug("captioning halted: %s", reason)
 
     def verdict(self) -> UserError | None:
         """The error that halted the line, or that of an address that no picture was right for."""

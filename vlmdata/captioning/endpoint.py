@@ -44,6 +44,8 @@ def check_caption_config(config: CaptionConfig) -> None:
     Raises:
         ConfigError: `base_url` is no such address, or the key's variable is not set.
     """
+    if config.policy == "all":
+        _require_address(config, "every picture needs")
     if config.policy != "none" and config.base_url is not None:
         _endpoint(config.base_url, config.api_key_env)
 
@@ -54,13 +56,17 @@ def endpoint_of(config: CaptionConfig, wanted: int) -> Endpoint:
     Raises:
         ConfigError: `base_url` or `model` is not set or not usable, or the key's variable is not set.
     """
+    _require_address(config, f"{wanted} pictures need")
+    return _endpoint(str(config.base_url), config.api_key_env)
+
+
+def _require_address(config: CaptionConfig, who: str) -> None:
     for name, example in (("base_url", "http://127.0.0.1:8000/v1"), ("model", "gpt-4o-mini")):
         if not getattr(config, name):
             raise ConfigError(
-                f"caption.{name} is not set, and {wanted} pictures need a caption (caption.policy = {config.policy!r});"
+                f"caption.{name} is not set, and {who} a caption (caption.policy = {config.policy!r});"
                 f" set it (such as {example}), or caption.policy: none"
             )
-    return _endpoint(str(config.base_url), config.api_key_env)
 
 
 def _endpoint(base_url: str, variable: str) -> Endpoint:
@@ -78,10 +84,13 @@ def _endpoint(base_url: str, variable: str) -> Endpoint:
 
 
 def _check_address(base_url: str) -> None:
+    import httpx
+
     try:
         parts = urlsplit(base_url)
         usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
+        httpx.URL(base_url)
+    except (ValueError, httpx.InvalidURL):
         usable = False
     if not usable:
         shown = "caption.base_url" if "@" in base_url else f"caption.base_url = {base_url!r}"

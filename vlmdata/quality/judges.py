@@ -61,9 +61,10 @@ def judges(config: QualityConfig) -> Judges:
         accept_above=config.accept_above,
         reject_below=config.reject_below,
     )
-    special = {
-        (language := tag.split("-", 1)[0].lower()): _judge(choice, language) for tag, choice in config.languages.items()
-    }
+    named_for = {tag.split("-", 1)[0].lower(): choice for tag, choice in config.languages.items()}
+    if len(named_for) != len(config.languages):
+        raise ConfigError(f"quality.languages = {sorted(config.languages)}: one model a language; its regions share it")
+    special = {language: _judge(choice, language) for language, choice in named_for.items()}
     return Judges(_judge(named, config.unlabelled_language), special, config.unlabelled_language)
 
 
