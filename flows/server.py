@@ -14,9 +14,9 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 
-from vlmdata.errors import VlmdataError
+from vlmdata.errors import ConfigError, VlmdataError
 
 _PATIENCE_S = 120
 _LAST_WORDS_S = 5
@@ -33,7 +33,9 @@ uvicorn.run(app, factory=True, host="127.0.0.1", port=port, log_level="error")
 @contextmanager
 def prefect_server() -> Iterator[None]:
     """Set PREFECT_API_URL to a server: the person's own if one is set, else a new one on loopback."""
-    if os.environ.get("PREFECT_API_URL") or _profile_has_server():
+    if theirs := os.environ.get("PREFECT_API_URL"):
+        _require(theirs)
+    if theirs or _profile_has_server():
         yield
         return
     server, url = _start()
@@ -47,6 +49,23 @@ def prefect_server() -> Iterator[None]:
         del os.environ["PREFECT_API_URL"]
         server.terminate()
         server.wait()
+
+
+def _require(url: str) -> None:
+    """Something answers there, be it that it wants to know who asks.
+
+    Raises:
+        ConfigError: nothing does.
+    """
+    try:
+        urllib.request.urlopen(f"{url}/health", timeout=10).close()
+    except HTTPError:
+        return
+    except (URLError, OSError, ValueError) as error:
+        raise ConfigError(
+            f"PREFECT_API_URL = {url!r}: no Prefect server answers there; start it, "
+            "or unset the variable, and one is started for the build"
+        ) from error
 
 
 def _profile_has_server() -> bool:

@@ -218,8 +218,12 @@ def _stage(name: str) -> Any:
 
 def _dataset(store: str, name: str) -> Any:
     from vlmdata.checkpoint import Dataset
+    from vlmdata.config import dataset_name
 
-    return Dataset(store, name)
+    try:
+        return Dataset(store, dataset_name(name))
+    except ValueError as error:
+        raise ConfigError(f"--dataset {name!r}: expected {error}") from None
 
 
 if __name__ == "__main__":

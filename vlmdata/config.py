@@ -344,9 +344,9 @@ def _explain(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"the key {key!r} is missing"
     if first["type"] == "union_tag_not_found":
-        return f"the key '{key}.kind' is missing: expected folder, webdataset or parquet"
+        return f"the key '{key}.kind' is missing: expected one of {', '.join(_SOURCES)}"
     if first["type"] == "union_tag_invalid":
-        return f"{key}.kind = {first['ctx']['tag']!r}: expected folder, webdataset or parquet"
+        return f"{key}.kind = {first['ctx']['tag']!r}: expected one of {', '.join(_SOURCES)}"
     if path[-1] == "[key]":
         return f"{'.'.join(path[:-2])}: expected text as keys, not {first['input']!r}; put it in quotes"
     same = [one for one in every if ".".join(_without_tags([str(part) for part in one["loc"]])) == key]

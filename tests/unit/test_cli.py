@@ -243,3 +243,27 @@ def test_a_real_process_says_one_line_and_shows_no_traceback(source: Path) -> No
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"NO_COLOR": "1"})
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert "no such folder" in done.stderr
+
+
+def test_a_prefect_server_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows.server import prefect_server
+    from vlmdata.errors import ConfigError
+
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    with pytest.raises(ConfigError, match="no Prefect server answers there"), prefect_server():
+        pass
+
+
+def test_a_dataset_s_name_stays_in_its_store(tmp_path: Path) -> None:
+    from vlmdata.cli import _dataset
+    from vlmdata.errors import ConfigError
+
+    with pytest.raises(ConfigError, match="expected a name"):
+        _dataset(str(tmp_path), "../..")
+
+
+def test_what_commands_a_terminal_is_written_out() -> None:
+    from vlmdata.console import visible
+
+    assert visible("a \x1b[2J b \u202e c") == "a \\x1b[2J b \\u202e c"
+    assert visible("ein Kätzchen 猫 👩\u200d🚀") == "ein Kätzchen 猫 👩\u200d🚀"
