@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +22,7 @@ def write_set(folder: Path, pictures: int, shard_size: int, policy: str) -> Path
     (folder / "pictures").mkdir()
     rows = []
     for number in range(pictures):
-        noise = Image.frombytes("RGB", (8, 6), os.urandom(8 * 6 * 3)).resize((320, 240))
+        noise = Image.frombytes("RGB", (8, 6), random.Random(number).randbytes(8 * 6 * 3)).resize((320, 240))
         noise.save(folder / "pictures" / f"{number}.png")
         rows.append({"file": f"{number}.png", **({} if policy == "none" else {"caption": f"number {number}"})})
     (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
