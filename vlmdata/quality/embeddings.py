@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache
-from itertools import islice
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -18,20 +14,18 @@ from PIL import Image
 
 from vlmdata.checkpoint import Counts, Dataset, Manifest, Result, Shard, run_once
 from vlmdata.layout import Step
-from vlmdata.measure.encoder import IMAGE_BATCH, Encoder, load_encoder
+from vlmdata.measure.encoder import Encoder, load_encoder, precision_on
 from vlmdata.measure.pixels import upright_rgb
 from vlmdata.progress import advance
 from vlmdata.quality.judges import Judge
 
 Vectors = npt.NDArray[np.float32]
-_AHEAD = 4
-"""Batches prepared ahead of the model."""
-
 
 def embed_shard(dataset: Dataset, shard: Shard, judge: Judge, device: str) -> Manifest:
     """Embed a shard's pictures with one model: table `images` (id, embedding float16 of the model's size)."""
     reads = [dataset.digest(shard, Step.CAPTIONED, "samples", ["id", "sha256"])]
-    settings = {"model": judge.identity}
+    # Half begun on a CPU and finished on a GPU, a set would mix two precisions.
+    settings = {"model": judge.identity, "precision": precision_on(device)}
     done = run_once(dataset, shard, Step.EMBEDDINGS, reads, settings, lambda _: _work(dataset, shard, judge, device))
     return dataset.manifest(done, Step.EMBEDDINGS)
 
@@ -67,21 +61,8 @@ def column_vectors(column: pa.ChunkedArray) -> Vectors:
 
 def _embed(encoder: Encoder, pictures: Iterable[Any]) -> Vectors:
     """L2-normalised vectors (n, d); a picture that cannot be read gets NaN."""
-    found = [np.empty((0, encoder.dim), np.float32)]
-    for prepared in _batches(_prepared(encoder, pictures), IMAGE_BATCH):
-        readable = [one for one in prepared if one is not None]
-        vectors = np.full((len(prepared), encoder.dim), np.nan, np.float32)
-        if readable:
-            vectors[[one is not None for one in prepared]] = encoder.images(np.stack(readable))
-        found.append(vectors)
-        advance(Step.SCORES, len(prepared))
-    return np.concatenate(found)
 
-
-def _prepared(encoder: Encoder, pictures: Iterable[Any]) -> Iterator[Vectors | None]:
-    """Pictures as the model wants them, decoded on threads while the model works."""
-
-    def prepare(data: Any) -> Vectors | None:
+    def load(data: Any) -> Vectors | None:
         try:
             with Image.open(io.BytesIO(data)) as image:
                 return encoder.prepare(upright_rgb(image))
@@ -89,20 +70,8 @@ def _prepared(encoder: Encoder, pictures: Iterable[Any]) -> Iterator[Vectors | N
             # It decoded in stage 01: NaN becomes the failure `not_embedded` of this sample, and the batch survives.
             return None
 
-    waiting: deque[Future[Vectors | None]] = deque()
-    for picture in pictures:
-        waiting.append(_threads().submit(prepare, picture))
-        if len(waiting) >= _AHEAD * IMAGE_BATCH:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
-@cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(thread_name_prefix="prepare")
-
-
-def _batches(items: Iterator[Vectors | None], size: int) -> Iterator[list[Vectors | None]]:
-    while batch := list(islice(items, size)):
-        yield batch
+    found = [np.empty((0, encoder.dim), np.float32)]
+    for vectors in encoder.pictures(pictures, load):
+        found.append(vectors)
+        advance(Step.SCORES, len(vectors))
+    return np.concatenate(found)

@@ -1,0 +1,38 @@
+"""Threads on which torch uses one core each.
+
+A model's work falls into many small batches that do not wait for each other.
+One core a batch keeps every core busy without torch's own threads, which
+spin while they wait and take the cores from the rest of the machine.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+_starting = threading.Lock()
+_pool: ThreadPoolExecutor | None = None
+
+
+def one_core_threads() -> ThreadPoolExecutor:
+    """The process-wide threads, as many as there are cores; torch elsewhere in the process stays as it was set."""
+    global _pool
+    with _starting:
+        if _pool is None:
+            _pool = _started(os.cpu_count() or 1)
+        return _pool
+
+
+def _started(count: int) -> ThreadPoolExecutor:
+    import torch
+
+    elsewhere = torch.get_num_threads()
+    pool = ThreadPoolExecutor(count, thread_name_prefix="model", initializer=torch.set_num_threads, initargs=(1,))
+    # A thread starts when it is needed: this needs all of them at once.
+    together = threading.Barrier(count)
+    for waiting in [pool.submit(together.wait) for _ in range(count)]:
+        waiting.result()
+    # Setting it in a thread also sets it for threads that are yet to come.
+    torch.set_num_threads(elsewhere)
+    return pool
