@@ -17,6 +17,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -120,13 +121,27 @@ class DedupConfig(_Section):
     max_distance: int = Field(default=8, ge=0, le=16, description="Hamming distance that makes a duplicate.")
 
 
+class Price(_Section):
+    """What a model costs, in US dollars; a picture counts as a number of input tokens."""
+
+    input: NonNegativeFloat = Field(description="Dollars for a million input tokens.")
+    output: NonNegativeFloat = Field(description="Dollars for a million output tokens.")
+    image_tokens: NonNegativeInt = Field(
+        default=1_600, description="Input tokens that one picture of at most max_side px counts as, at most."
+    )
+
+
 class CaptionConfig(_Section):
-    """Stage 02: captions from an OpenAI-compatible endpoint."""
+    """Stage 02: captions from a vision-language API."""
 
     policy: Literal["missing", "all", "none"] = Field(
         default="missing", description="Which pictures get a caption: those without one, all, or none."
     )
-    provider: Literal["openai"] = Field(default="openai", description="The API's dialect.")
+    provider: Literal["openai", "anthropic"] = Field(
+        default="openai",
+        description="The API's dialect; openai is also that of vLLM, SGLang, Ollama, LiteLLM and OpenRouter.",
+        json_schema_extra=OPERATIONAL,
+    )
     base_url: str | None = Field(
         default=None,
         description="Such as https://api.openai.com/v1 or http://127.0.0.1:8000/v1.",
@@ -139,22 +154,60 @@ class CaptionConfig(_Section):
         description="Environment variable that holds the key; the key itself is never stored.",
         json_schema_extra=OPERATIONAL,
     )
+    batch: bool = Field(
+        default=False,
+        description="Ask through the provider's batch API: about half the price, within a day.",
+        json_schema_extra=OPERATIONAL,
+    )
     prompt: str = Field(
-        default="Describe this picture in one plain English sentence, as its alt text would.",
-        description="What the model is asked.",
+        default="alt-text",
+        description="A shipped prompt (alt-text, detailed, document, regions), a .md file, or the words themselves.",
     )
     language: str = Field(default="en", description="Language the prompt asks for (BCP 47).")
-    max_tokens: PositiveInt = Field(default=120, description="Longest answer, in tokens.")
+    max_tokens: PositiveInt | None = Field(
+        default=None, description="Longest answer, in tokens; null: as the prompt says."
+    )
     temperature: float = Field(default=0.0, ge=0, le=2, description="0: the likeliest answer.")
     max_side: PositiveInt = Field(default=512, description="Pictures are sent no larger than this, in pixels.")
+    images: Literal["data", "presigned"] = Field(
+        default="data",
+        description="How a picture travels: in the request, or as a link to the object store that holds it.",
+        json_schema_extra=OPERATIONAL,
+    )
+    low_resolution_below: NonNegativeInt = Field(
+        default=256,
+        description="Below this shorter side, in pixels, the prompt says that the picture is small; 0: never.",
+    )
     max_retries: NonNegativeInt = Field(
         default=3, le=3, description="Retries a picture, at most 3.", json_schema_extra=OPERATIONAL
     )
     concurrency: PositiveInt = Field(
         default=16, description="Requests in flight, over the whole run.", json_schema_extra=OPERATIONAL
     )
+    requests_per_minute: PositiveInt | None = Field(
+        default=None, description="Over the whole run; null: no limit of ours.", json_schema_extra=OPERATIONAL
+    )
+    tokens_per_minute: PositiveInt | None = Field(
+        default=None, description="Input and output, over the whole run; null: no limit.", json_schema_extra=OPERATIONAL
+    )
     timeout_s: PositiveFloat = Field(
         default=60, description="Seconds one request may take.", json_schema_extra=OPERATIONAL
+    )
+    prices: dict[str, Price] = Field(
+        default_factory=dict, description="What each model costs.", json_schema_extra=OPERATIONAL
+    )
+    max_cost: NonNegativeFloat | None = Field(
+        default=None,
+        description="Dollars that captions of this dataset may cost in all, over all runs; null: no limit.",
+        json_schema_extra=OPERATIONAL,
+    )
+    max_requests: NonNegativeInt | None = Field(
+        default=None,
+        description="Requests that may be sent for this dataset in all, over all runs; null: no limit.",
+        json_schema_extra=OPERATIONAL,
+    )
+    recaption_held: int = Field(
+        default=1, ge=0, le=3, description="How often a held sample is captioned anew and scored again; 0: never."
     )
 
 
@@ -190,6 +243,21 @@ class QualityConfig(_Section):
 Format = Literal["webdataset", "parquet"]
 
 
+class CaptionMix(_Section):
+    """Which of an image's captions are exported."""
+
+    synthetic_share: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Share of exported captions that a model wrote, where images have both kinds; null: all captions.",
+    )
+    min_words: NonNegativeInt = Field(default=0, description="Shorter captions are left out, if another remains.")
+    max_words: PositiveInt | None = Field(
+        default=None, description="Longer captions are left out, if another remains; null: no limit."
+    )
+
+
 class ExportConfig(_Section):
     """Stage 04: files for a trainer."""
 
@@ -202,6 +270,7 @@ class ExportConfig(_Section):
         json_schema_extra=OPERATIONAL,
     )
     samples_per_shard: PositiveInt = Field(default=1_000, description="Samples in one exported file.")
+    captions: CaptionMix = Field(default_factory=CaptionMix)
     jpeg_quality: int = Field(default=95, ge=50, le=100, description="For the few pictures that must be encoded anew.")
 
 

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vlmdata.captioning.pictures import Picture
-from vlmdata.captioning.provider import Answer, Blame, Failure, Fault
-from vlmdata.config import CaptionConfig
+from vlmdata.captioning.provider import Answer, Blame, Failure, Fault, Question
 
 RETRIED = frozenset({408, 409, 429})
 KEY_REFUSED = frozenset({401, 403})
@@ -33,17 +32,17 @@ class OpenAI:
         headers = {"content-type": "application/json", "accept": "application/json"}
         return headers if key is None else {**headers, "authorization": f"Bearer {key}"}
 
-    def body(self, picture: Picture, config: CaptionConfig) -> bytes:
+    def body(self, picture: Picture, question: Question) -> bytes:
         """One user message: the prompt, then the picture."""
         content = [
-            {"type": "text", "text": config.prompt},
-            {"type": "image_url", "image_url": {"url": data_url(picture)}},
+            {"type": "text", "text": question.prompt},
+            {"type": "image_url", "image_url": {"url": picture.url or data_url(picture)}},
         ]
         request = {
-            "model": config.model,
+            "model": question.model,
             "messages": [{"role": "user", "content": content}],
-            "max_tokens": config.max_tokens,
-            "temperature": config.temperature,
+            "max_tokens": question.max_tokens,
+            "temperature": question.temperature,
         }
         return json.dumps(request, ensure_ascii=False).encode()
 

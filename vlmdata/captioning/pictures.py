@@ -22,12 +22,13 @@ class UnsendablePicture(ValueError):
 
 @dataclass(frozen=True)
 class Picture:
-    """Encoded bytes, their media type, and their size in pixels."""
+    """Encoded bytes, their media type, and their size in pixels; `url` is where an API may fetch them instead."""
 
     data: bytes
     media_type: str
     width: int
     height: int
+    url: str | None = None
 
 
 def for_sending(original: bytes, max_side: int) -> Picture:

@@ -6,12 +6,21 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from vlmdata.captioning.pictures import Picture
-from vlmdata.config import CaptionConfig
 
 Failure = Literal["transient", "permanent", "refused"]
 
 Blame = Literal["picture", "endpoint", "key"]
 """What a fault speaks of: this picture, the address or model (every picture fares alike), or the key."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a model is asked about one picture."""
+
+    model: str
+    prompt: str
+    max_tokens: int
+    temperature: float
 
 
 @dataclass(frozen=True)
@@ -50,7 +59,7 @@ class Provider(Protocol):
     def headers(self, key: str | None) -> dict[str, str]:
         """Headers of a request; without a key none is sent."""
 
-    def body(self, picture: Picture, config: CaptionConfig) -> bytes:
+    def body(self, picture: Picture, question: Question) -> bytes:
         """The request that asks for this picture's caption."""
 
     def parse(self, status: int, body: bytes) -> Answer | Fault:
