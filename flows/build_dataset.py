@@ -9,13 +9,14 @@ from prefect import flow
 from prefect.states import Completed, Failed
 
 from flows.engine import Engine, once
-from tasks.captioning import caption_shard
+from tasks.captioning import caption_held, caption_shard
 from tasks.export import export_shard, plan_export
 from tasks.filtering import filter_shard, find_duplicates, measure_shard
 from tasks.ingest import ingest_shard, list_source
 from tasks.job import Job
 from tasks.quality import judge_shard, score_shard
 from tasks.stages import check, close_stage, finish_run, start_run, stop_run
+from vlmdata.captioning.again import times_again
 from vlmdata.checkpoint import Shard
 from vlmdata.config import BuildConfig
 from vlmdata.errors import VlmdataError
@@ -36,7 +37,7 @@ def build_dataset(config: BuildConfig, to: Stage = Stage.FINAL) -> Any:
         to: The last stage to make.
     """
     try:
-        once(check, config)
+        once(check, config, to)
         listing = once(list_source, config)
         told = _build(once(start_run, config), listing, to)
     except VlmdataError as error:
@@ -80,7 +81,17 @@ def caption(engine: Engine, filtered: Sequence[Shard]) -> list[Shard]:
 
 
 def check_quality(engine: Engine, captioned: Sequence[Shard]) -> list[Shard]:
-    """03_quality_checked: embedded and scored once; bands decided from the scores."""
+    """03_quality_checked: embedded and scored once; bands decided from the scores; held samples come back."""
+    judged = _judged(engine, captioned)
+    for take in range(1, times_again(engine.job.config.caption) + 1):
+        again = engine.each(caption_held, judged, Step.CAPTIONED, take=take)
+        if again == judged:
+            break
+        judged = _judged(engine, again)
+    return judged
+
+
+def _judged(engine: Engine, captioned: Sequence[Shard]) -> list[Shard]:
     return engine.each(judge_shard, engine.each(score_shard, captioned, Step.SCORES), Step.CHECKED)
 
 

@@ -35,14 +35,14 @@ class Engine:
     ) -> None:
         self._runner.__exit__(kind, error, trace)
 
-    def each(self, task: Task[..., Shard], shards: Sequence[Shard], step: Step) -> list[Shard]:
-        """The task done for every shard, in order, less those that were lost.
+    def each(self, task: Task[..., Shard], shards: Sequence[Shard], step: Step, **more: Any) -> list[Shard]:
+        """The task done for every shard, in order, less those that were lost; `more` is handed to each.
 
         Raises:
             VlmdataError: a shard's task said that going on makes no sense (a user's mistake, a gate).
         """
         progress.begin(step, sum(shard.rows for shard in shards))
-        futures = [self._runner.submit(task, {"shard": shard, "job": self.job}) for shard in shards]
+        futures = [self._runner.submit(task, {"shard": shard, "job": self.job, **more}) for shard in shards]
         finished = []
         for shard, future in zip(shards, futures, strict=True):
             future.wait()

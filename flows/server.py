@@ -11,11 +11,14 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from urllib.error import HTTPError, URLError
 
+from tasks import OWN_SERVER
 from vlmdata.errors import ConfigError, VlmdataError
 
 _PATIENCE_S = 120
@@ -33,20 +36,20 @@ uvicorn.run(app, factory=True, host="127.0.0.1", port=port, log_level="error")
 @contextmanager
 def prefect_server() -> Iterator[None]:
     """Set PREFECT_API_URL to a server: the person's own if one is set, else a new one on loopback."""
-    if theirs := os.environ.get("PREFECT_API_URL"):
+    if theirs := os.environ.get("PREFECT_API_URL") or _server_of_profile():
         _require(theirs)
-    if theirs or _profile_has_server():
         yield
         return
     server, url = _start()
-    os.environ["PREFECT_API_URL"] = f"{url}/api"
+    os.environ.update({"PREFECT_API_URL": f"{url}/api", OWN_SERVER: "1"})
     try:
         _warm_up()
         _wait(server, url)
         yield
     finally:
         _say_the_last_words()
-        del os.environ["PREFECT_API_URL"]
+        for name in ("PREFECT_API_URL", OWN_SERVER):
+            del os.environ[name]
         server.terminate()
         server.wait()
 
@@ -64,18 +67,34 @@ def _require(url: str) -> None:
     except (URLError, OSError, ValueError) as error:
         raise ConfigError(
             f"PREFECT_API_URL = {url!r}: no Prefect server answers there; start it, "
-            "or unset the variable, and one is started for the build"
+            "or unset it (in the environment or in Prefect's profile), and one is started for the build"
         ) from error
 
 
-def _profile_has_server() -> bool:
-    """Look without importing Prefect (2 s): its profiles name a server as PREFECT_API_URL."""
-    home = os.environ.get("PREFECT_HOME", os.path.expanduser("~/.prefect"))
+def _server_of_profile() -> str | None:
+    """The server that Prefect's active profile names, found without importing Prefect (2 s).
+
+    Raises:
+        ConfigError: the profiles cannot be read, as Prefect could not read them either.
+    """
+    home = os.environ.get("PREFECT_HOME") or os.path.expanduser("~/.prefect")
+    path = os.environ.get("PREFECT_PROFILES_PATH") or os.path.join(home, "profiles.toml")
     try:
-        with open(os.path.join(home, "profiles.toml"), encoding="utf-8") as file:
-            return "PREFECT_API_URL" in file.read()
-    except OSError:
-        return False
+        with open(path, "rb") as file:
+            told = tomllib.load(file)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read ({' '.join(str(error).split())}); correct it") from error
+    return _api_url(told, os.environ.get("PREFECT_PROFILE") or told.get("active"))
+
+
+def _api_url(told: dict[str, Any], active: Any) -> str | None:
+    """PREFECT_API_URL of one profile, if the file has that profile and it names a server."""
+    profiles = told.get("profiles")
+    profile = profiles.get(active) if isinstance(profiles, dict) and isinstance(active, str) else None
+    url = profile.get("PREFECT_API_URL") if isinstance(profile, dict) else None
+    return url if isinstance(url, str) and url.strip() else None
 
 
 def _start() -> tuple[subprocess.Popen[bytes], str]:
@@ -83,6 +102,8 @@ def _start() -> tuple[subprocess.Popen[bytes], str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", "PREFECT_UI_ENABLED": "false"}
+    # Kept in memory, the slots of a run that was killed with its server would never come back.
+    quiet["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"] = "prefect.server.concurrency.lease_storage.filesystem"
     server = subprocess.Popen(
         [sys.executable, "-c", _START, str(port)],
         env={**os.environ, **quiet},

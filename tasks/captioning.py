@@ -5,7 +5,10 @@ from __future__ import annotations
 from prefect import task
 
 from tasks.job import SHARD, Job, named_failures
+from tasks.pace import shared_limits
+from vlmdata.captioning import again
 from vlmdata.captioning import shards as captioning
+from vlmdata.captioning.endings import Waits
 from vlmdata.checkpoint import Shard
 
 
@@ -13,4 +16,11 @@ from vlmdata.checkpoint import Shard
 @named_failures
 def caption_shard(shard: Shard, job: Job) -> Shard:
     """Ask the captioner for what a shard lacks; retries of requests are counted there, not here."""
-    return captioning.caption_shard(job.dataset, shard, job.config.caption)
+    return captioning.caption_shard(job.dataset, shard, job.config.caption, Waits(shared=shared_limits(job)))
+
+
+@task(**SHARD, name="caption-held", task_run_name="caption-held-{shard.name}")
+@named_failures
+def caption_held(shard: Shard, job: Job, take: int) -> Shard:
+    """Ask once more for what is held between the bands."""
+    return again.caption_held(job.dataset, shard, job.config.caption, take, Waits(shared=shared_limits(job)))

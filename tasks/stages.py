@@ -9,6 +9,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from expectations.gate import check_stage
+from tasks import pace
 from tasks.job import ONCE, Job, dataset_of, named_failures
 from vlmdata import runs
 from vlmdata.checkpoint import Shard
@@ -19,23 +20,27 @@ from vlmdata.export.copy import MANIFEST
 from vlmdata.export.finish import finish_export
 from vlmdata.funnel import as_markdown
 from vlmdata.layout import Stage, Step, export_prefix
-from vlmdata.preflight import preflight
+from vlmdata.preflight import fetch_models, preflight
 from vlmdata.quality.judges import judges
 from vlmdata.status import describe_run
 
 
 @task(**ONCE, name="check-config")
 @named_failures
-def check(config: BuildConfig) -> None:
+def check(config: BuildConfig, to: Stage) -> None:
     """Refuse what cannot work before anything is written."""
     preflight(config)
+    fetch_models(config, to)
 
 
 @task(**ONCE, name="start-run")
 @named_failures
 def start_run(config: BuildConfig) -> Job:
-    """Claim the next run number."""
-    return Job(config, runs.start_run(dataset_of(config), config).number)
+    """Claim the next run number, and set what its captions' pace is."""
+    job = Job(config, runs.start_run(dataset_of(config), config).number)
+    if config.caption.base_url is not None and config.caption.policy != "none":
+        pace.prepare(job)
+    return job
 
 
 @task(**ONCE, name="close-stage", task_run_name="close-{stage.value}")
@@ -67,17 +72,21 @@ def finish_run(job: Job, reports: Sequence[runs.StageReport], listing: Sequence[
     if last.stage is Stage.FINAL:
         about: CardFacts = {"stages": describe_run(job.run)["stages"], **_judged(job.config)}
         facts["export"] = finish_export(job.dataset, last.shards, job.config.export, about)
-        create_markdown_artifact(key=_key(job, "export"), markdown=f"`{facts['export']}`", description="The export")
-    message = (
-        f"{still_open} samples failed in a way that a rerun may mend; run the same build again" if still_open else ""
-    )
+    message = f"{still_open} failures may be mended: {_retry(job)}" if still_open else ""
     if not still_open and last.stage is Stage.FINAL:
         facts["fingerprint"] = runs.fingerprint(job.dataset, job.config, listing)
         facts["whole"] = _whole(job, last)
     job.run.finish(runs.IN_PART if still_open else runs.COMPLETED, message, to=last.stage.value, **facts)
     told = describe_run(job.run)
+    if told["export"]:
+        create_markdown_artifact(key=_key(job, "export"), markdown=f"`{told['export']}`", description="The export")
     create_markdown_artifact(key=_key(job, "funnel"), markdown=as_markdown(told), description="The funnel")
     return told
+
+
+def _retry(job: Job) -> str:
+    """The command that does just what failed."""
+    return f"vlmdata retry --store {job.config.store} --dataset {job.config.dataset}"
 
 
 def _judged(config: BuildConfig) -> CardFacts:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vlmdata.errors import BuildIncomplete, ConfigError, VlmdataError
+from vlmdata.errors import BuildIncomplete, ConfigError, GateFailed, VlmdataError
 
 app = typer.Typer(
     name="vlmdata",
@@ -22,6 +22,10 @@ app = typer.Typer(
 
 _Store = Annotated[str, typer.Option("--store", help="The folder or s3:// URL that holds the dataset.")]
 _Name = Annotated[str, typer.Option("--dataset", help="The dataset's name.")]
+_Stages = Annotated[list[str] | None, typer.Option("--stage", help="Of this stage only, such as 02_captioned.")]
+_Classes = Annotated[
+    list[str] | None, typer.Option("--class", help="Of this class only: transient, permanent, refused, budget.")
+]
 
 
 @app.command()
@@ -59,6 +63,81 @@ def build(
     # As JSON, which is YAML: a path that holds " #" or looks like a number stays that path.
     overrides += [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in named if value is not None]
     told = _build(load_config(config, overrides), _stage(to), verbose)
+    print_funnel(told)
+    _end(told)
+
+
+@app.command()
+def plan(
+    config: Annotated[Path, typer.Argument(help="The config file.")],
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value, such as caption.model=gpt-4o.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's log.")] = False,
+) -> None:
+    """Say what captions will take in requests, tokens, money and time. Filters first; asks nothing."""
+    from vlmdata.captioning.plan import plan_captions
+    from vlmdata.config import load_config
+    from vlmdata.console import print_plan
+    from vlmdata.layout import Stage
+    from vlmdata.runs import existing_run
+
+    read = load_config(config, set_ or [])
+    _build(read, Stage.FILTERED, verbose)
+    dataset = _dataset(read.store, read.dataset)
+    filtered = existing_run(dataset).stage(Stage.FILTERED)
+    planned = plan_captions(dataset, filtered.shards if filtered else (), read.caption)
+    if as_json:
+        typer.echo(json.dumps(planned.as_dict(), indent=2))
+    else:
+        print_plan(planned, read.caption)
+
+
+@app.command()
+def failures(
+    store: _Store,
+    dataset: _Name,
+    stage: _Stages = None,
+    class_: _Classes = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """List what failed in the newest run, and why."""
+    from vlmdata.console import print_failures
+    from vlmdata.failures import failures as ledger
+
+    rows = ledger(_dataset(store, dataset), _stages(stage), _failure_classes(class_))
+    if as_json:
+        for row in rows.to_pylist():
+            typer.echo(json.dumps(row, ensure_ascii=False, default=str))
+    else:
+        print_failures(rows)
+
+
+@app.command()
+def retry(
+    store: _Store,
+    dataset: _Name,
+    stage: _Stages = None,
+    class_: _Classes = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's log.")] = False,
+) -> None:
+    """Try again what failed in the newest run, with that run's config; captions get another attempt."""
+    from vlmdata.console import print_funnel, print_lines
+    from vlmdata.failures import failures as ledger
+    from vlmdata.failures import open_again
+    from vlmdata.layout import Stage
+    from vlmdata.runs import config_of_newest
+
+    opened = _dataset(store, dataset)
+    stages, classes = _stages(stage), _failure_classes(class_)
+    config = config_of_newest(opened)
+    number = ledger(opened, stages, classes).num_rows
+    if not number:
+        print_lines(["Nothing to retry: no failure of that kind in the newest run."])
+        return
+    if Stage.CAPTIONED in stages:
+        open_again(opened, classes)
+    print_lines([f"Trying {number} failures again."])
+    told = _build(config, Stage.FINAL, verbose, even_if_done=True)
     print_funnel(told)
     _end(told)
 
@@ -142,7 +221,9 @@ def main() -> None:
         sys.exit(130)
 
 
-def _build(config: Any, to: Any, verbose: bool, stand_in_captioner: bool = False) -> dict[str, Any]:
+def _build(
+    config: Any, to: Any, verbose: bool, *, stand_in_captioner: bool = False, even_if_done: bool = False
+) -> dict[str, Any]:
     """Run the flow, unless the newest run was of the same source and settings."""
     from vlmdata.checkpoint import Dataset
     from vlmdata.console import progress_bars
@@ -154,7 +235,7 @@ def _build(config: Any, to: Any, verbose: bool, stand_in_captioner: bool = False
 
     preflight(config)
     dataset = Dataset(config.store, config.dataset)
-    if to is Stage.FINAL and config.export.path is None:
+    if to is Stage.FINAL and config.export.path is None and not even_if_done:
         done = finished_alike(dataset, fingerprint(dataset, config, list_source(dataset, config)))
         if done:
             return {**describe_run(done), "unchanged": True}
@@ -173,13 +254,21 @@ def _build(config: Any, to: Any, verbose: bool, stand_in_captioner: bool = False
 
         bars.say(f"Building {config.dataset}")
         state = build_dataset(config, to, return_state=True)
-    return _told(state)
+    return _told(state, dataset)
 
 
-def _told(state: Any) -> dict[str, Any]:
+def _told(state: Any, dataset: Any) -> dict[str, Any]:
     from tasks.job import raise_named
 
-    raise_named(state)
+    try:
+        raise_named(state)
+    except (GateFailed, BuildIncomplete):
+        # What was reached is worth seeing: it says where the samples went.
+        from vlmdata.console import print_funnel
+        from vlmdata.status import status as read_status
+
+        print_funnel({**read_status(dataset), "message": None})
+        raise
     if not state.is_completed():
         raise VlmdataError(f"the flow ended {state.name}: {state.message}; --verbose shows Prefect's log")
     told: dict[str, Any] = state.result()
@@ -207,13 +296,28 @@ def _end(told: dict[str, Any]) -> None:
         raise BuildIncomplete(told["message"])
 
 
-def _stage(name: str) -> Any:
+def _stage(name: str, option: str = "--to") -> Any:
     from vlmdata.layout import Stage
 
     try:
         return Stage(name)
     except ValueError:
-        raise ConfigError(f"--to {name!r}: expected one of {', '.join(Stage)}") from None
+        raise ConfigError(f"{option} {name!r}: expected one of {', '.join(Stage)}") from None
+
+
+def _stages(names: list[str] | None) -> list[Any]:
+    from vlmdata.layout import Stage
+
+    return [_stage(name, "--stage") for name in names] if names else list(Stage)
+
+
+def _failure_classes(names: list[str] | None) -> list[str]:
+    from vlmdata.failures import CLASSES
+
+    for name in names or ():
+        if name not in CLASSES:
+            raise ConfigError(f"--class {name!r}: expected one of {', '.join(CLASSES)}")
+    return names or list(CLASSES)
 
 
 def _dataset(store: str, name: str) -> Any:

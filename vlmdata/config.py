@@ -379,7 +379,7 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 _PATH_KEYS = (("store",), ("source", "path"), ("source", "captions"), ("export", "path"))
-_NAME_OR_PATH_KEYS = (("quality", "model"), ("quality", "pretrained"))
+_NAME_OR_PATH_KEYS = (("quality", "model"), ("quality", "pretrained"), ("caption", "prompt"))
 
 
 def _absolute_paths(raw: dict[str, Any], base: Path) -> None:

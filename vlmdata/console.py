@@ -6,7 +6,8 @@ import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -27,6 +28,12 @@ from rich.text import Text
 from vlmdata import progress
 from vlmdata.funnel import COLUMNS, rows, why
 from vlmdata.layout import Step
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from vlmdata.captioning.plan import CaptionPlan
+    from vlmdata.config import CaptionConfig
 
 _LABELS = {
     Step.RAW: "00 ingest",
@@ -84,6 +91,10 @@ class Bars(progress.Listener):
             self._whole[step] += samples
             self._draw(step)
 
+    def note(self, step: Step, text: str) -> None:
+        if step in self._bars and text:
+            self._shown.update(self._bars[step], description=f"{_LABELS.get(step, step)} ({text})")
+
     def _draw(self, step: Step) -> None:
         self._shown.update(self._bars[step], completed=max(self._within[step], self._whole[step]))
 
@@ -93,6 +104,7 @@ class Lines(Bars):
 
     def __init__(self) -> None:
         self._totals: dict[Step, int] = {}
+        self._notes: dict[Step, str] = {}
 
     def say(self, text: str) -> None:
         """Nothing: nobody watches."""
@@ -106,8 +118,12 @@ class Lines(Bars):
     def done(self, step: Step, samples: int) -> None:
         """Nothing: nobody watches."""
 
+    def note(self, step: Step, text: str) -> None:
+        self._notes[step] = text
+
     def end(self, step: Step) -> None:
-        sys.stderr.write(f"{_LABELS.get(step, step)}: {self._totals[step]} samples\n")
+        note = f" ({self._notes[step]})" if self._notes.get(step) else ""
+        sys.stderr.write(f"{_LABELS.get(step, step)}: {self._totals[step]} samples{note}\n")
 
 
 @contextmanager
@@ -162,6 +178,46 @@ def _table(title: str, head: Sequence[str], body: Sequence[Sequence[str]]) -> Ta
     for row in body:
         table.add_row(*(escape(visible(cell)) for cell in row))
     return table
+
+
+def print_plan(plan: CaptionPlan, config: CaptionConfig) -> None:
+    """What captions will take, a line a figure."""
+    figures = [
+        ("pictures that want a caption", f"{plan.pictures:,}"),
+        ("answered already, and paid for", f"{plan.answered:,}"),
+        ("failed for good, or out of requests", f"{plan.failed:,}"),
+        ("requests to send", f"{plan.requests:,}"),
+        ("input tokens, about", f"{plan.input_tokens:,}"),
+        ("output tokens, about", f"{plan.output_tokens:,}"),
+        ("cost, about", _dollars(plan.cost)),
+        ("cost at the very worst, of one request each", _dollars(plan.cost_at_worst)),
+        ("time, about", f"{plan.minutes:,.1f} min"),
+        ("spent so far, in all runs", f"{_dollars(plan.paid_cost)}, {plan.paid_requests:,} requests"),
+    ]
+    limits = [("caption.max_cost", config.max_cost), ("caption.max_requests", config.max_requests)]
+    figures += [(name, f"{value:,}") for name, value in limits if value is not None]
+    width = max(len(name) for name, _ in figures)
+    print_lines([f"Captions by {config.model or 'no model yet'}:", *(f"  {n:<{width}}  {v}" for n, v in figures)])
+    if not plan.fits:
+        print_lines(["That is more than the limits allow: the run would stop before it, and end with exit code 4."])
+
+
+def _dollars(amount: float | None) -> str:
+    return "unknown (caption.prices has no price for this model)" if amount is None else f"${amount:,.4f}"
+
+
+def print_failures(rows: pa.Table) -> None:
+    """The ledger, a line a failure."""
+    columns = ("stage", "class", "id", "http_status", "attempts", "time", "message")
+    body = [[_cell(row[name]) for name in columns] for row in rows.to_pylist()]
+    console = Console() if sys.stdout.isatty() else Console(width=_PIPE_WIDTH)
+    console.print(_table(f"{len(body)} failures", columns, body))
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="seconds")
+    return "–" if value is None else str(value)
 
 
 def print_lines(lines: Sequence[str]) -> None:

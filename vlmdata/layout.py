@@ -3,6 +3,7 @@
 <dataset>/<step>/manifests/<key>/<generation>.json
 <dataset>/<step>/data/<2 hex>/<content hash>.parquet
 <dataset>/04_final/<key>/<format>/<number>.<ext>
+<dataset>/02_captioned/journal/{log,snapshots,tables,batches}/…
 <dataset>/runs/<number>/<step>.json
 """
 
@@ -38,7 +39,7 @@ class Step(StrEnum):
     FINAL = "04_final"
 
 
-REVISION: dict[Step, int] = dict.fromkeys(Step, 1)
+REVISION: dict[Step, int] = {**dict.fromkeys(Step, 1), Step.ANSWERS: 2, Step.CAPTIONED: 2}
 """Goes up when a step's output changes for the same input; a golden test guards it."""
 
 
@@ -60,6 +61,53 @@ def manifest_path(dataset: str, step: Step, key: str, generation: int) -> str:
 def export_prefix(dataset: str, key: str) -> str:
     """One export: its files and MANIFEST.json."""
     return f"{dataset}/{Stage.FINAL}/{key}"
+
+
+def _journal(dataset: str) -> str:
+    return f"{dataset}/{Stage.CAPTIONED}/journal"
+
+
+_SEGMENTS_A_FOLDER = 1_000
+
+
+def journal_thousand(number: int) -> int:
+    """Which folder of the log holds a segment."""
+    return number // _SEGMENTS_A_FOLDER
+
+
+def journal_folder(dataset: str, thousand: int) -> str:
+    """A folder of the log."""
+    return f"{_journal(dataset)}/log/{thousand:06d}"
+
+
+def journal_segment(dataset: str, number: int) -> str:
+    """One segment of the log: numbered from 1, put once."""
+    return f"{journal_folder(dataset, journal_thousand(number))}/{number:09d}.jsonl"
+
+
+def journal_snapshots(dataset: str) -> str:
+    """All snapshots of the log."""
+    return f"{_journal(dataset)}/snapshots"
+
+
+def journal_snapshot(dataset: str, number: int) -> str:
+    """What the log up to a segment adds up to."""
+    return f"{journal_snapshots(dataset)}/{number:09d}.json"
+
+
+def journal_tables(dataset: str) -> str:
+    """Settled records, by content."""
+    return f"{_journal(dataset)}/tables"
+
+
+def journal_batch(dataset: str, token: str) -> str:
+    """Which batch of the API a token stands for."""
+    return f"{_journal(dataset)}/batches/{token}.json"
+
+
+def sent_picture(dataset: str, name: str) -> str:
+    """A picture that a captioner fetches by a link, for as long as it is asked about."""
+    return f"{dataset}/{Stage.CAPTIONED}/sent/{name}"
 
 
 def runs_prefix(dataset: str) -> str:

@@ -20,6 +20,9 @@ class Listener:
     def done(self, step: Step, samples: int) -> None:
         """A shard of `samples` is done, perhaps from its checkpoint."""
 
+    def note(self, step: Step, text: str) -> None:
+        """Something worth showing beside the step, such as what it has cost so far."""
+
     def end(self, step: Step) -> None:
         """No shard of the step is left."""
 
@@ -43,6 +46,12 @@ def done(step: Step, samples: int) -> None:
     """Say that a shard of `samples` is done."""
     for listener in _listeners:
         listener.done(step, samples)
+
+
+def note(step: Step, text: str) -> None:
+    """Say what is worth showing beside a step."""
+    for listener in _listeners:
+        listener.note(step, text)
 
 
 def end(step: Step) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from vlmdata import __version__, layout
 from vlmdata.checkpoint import Counts, Dataset, Shard
-from vlmdata.config import BuildConfig
+from vlmdata.config import BuildConfig, parse_config
 from vlmdata.errors import ConfigError
 from vlmdata.layout import REVISION, Stage, Step
 
@@ -159,6 +159,17 @@ def existing_run(dataset: Dataset) -> Run:
         hint = f"it has {', '.join(known)}" if known else "it is empty"
         raise ConfigError(f"dataset = {dataset.name!r}: no run of it in {dataset.store_url} ({hint})")
     return run
+
+
+def config_of_newest(dataset: Dataset) -> BuildConfig:
+    """The config of the newest run, over the store that it is read from.
+
+    Raises:
+        ConfigError: there is no run, or another version of this software wrote its config.
+    """
+    recorded = existing_run(dataset).read("start") or {}
+    raw = {**recorded.get("config", {}), "store": dataset.store_url}
+    return parse_config(raw, where=f"the config of run {recorded.get('number')}")
 
 
 def fingerprint(dataset: Dataset, config: BuildConfig, listing: Sequence[Shard]) -> str:

@@ -31,7 +31,7 @@ LISTING = pa.schema(
         _field("location", pa.string(), "file that holds the picture, below the source's root"),
         _field("member", pa.string(), "tar member or parquet row group and row; null: the file itself"),
         _field("offset", pa.int64(), "first byte in the file, or row within the row group"),
-        _field("size", pa.int64(), "bytes; null: not known before reading"),
+        _field("size", pa.int64(), "bytes, of parquet an estimate; null: not known before reading"),
         _field("version", pa.string(), "changes when the file changes: size and mtime, or ETag"),
         _field("url", pa.string(), "where the picture came from, if the source says"),
         _field("license", pa.string(), "as the source states it"),
@@ -54,6 +54,11 @@ SAMPLES = pa.schema(
 )
 
 IMAGES = pa.schema([ID, _field("image", pa.large_binary(), "original bytes, untouched", nullable=False)])
+
+MADE = "model:"
+"""How the origin of a caption begins that a model wrote."""
+AGAIN = "|again-"
+"""What the origin of a caption holds that was asked for once more."""
 
 CAPTIONS = pa.schema(
     [
@@ -121,16 +126,40 @@ FILTERED = pa.schema(
 ATTEMPTS = pa.schema(
     [
         ID,
+        _field("key", pa.string(), "the journal's name for this picture and this question", nullable=False),
         _field("outcome", pa.string(), "captioned | failed", nullable=False),
-        _field("failure", pa.string(), "transient | permanent | refused; null: captioned"),
+        _field("failure", pa.string(), "transient | permanent | refused | budget; null: captioned"),
         _field("http_status", pa.int32(), "of the last answer; null: none came"),
+        _field("attempt", pa.int32(), "1, and one more for each time that somebody wanted another", nullable=False),
         _field("requests", pa.int32(), "sent for this picture in this attempt", nullable=False),
         _field("message", pa.string(), "the last error, secrets masked"),
-        _field("input_tokens", pa.int64(), "as the API reports them"),
-        _field("output_tokens", pa.int64(), "as the API reports them"),
+        _field("input_tokens", pa.int64(), "of the last request, as the API reports them"),
+        _field("output_tokens", pa.int64(), "of the last request, as the API reports them"),
+        _field("cost", pa.float64(), "dollars for the last request; null: the API did not say what it used"),
+        _field("time", pa.timestamp("ms", "UTC"), "when it ended"),
+        _field("sent_width", pa.int32(), "px, of the picture as it was sent"),
+        _field("sent_height", pa.int32(), "px, of the picture as it was sent"),
+        _field("sent_bytes", pa.int64(), "size of the picture as it was sent"),
+        _field("sent_tokens", pa.int64(), "most input tokens that the request could count as"),
     ]
 )
 """What was asked of the captioner, one row a picture."""
+
+
+FAILURES = pa.schema(
+    [
+        ID,
+        _field("stage", pa.string(), "00_raw … 03_quality_checked", nullable=False),
+        _field("class", pa.string(), "transient | permanent | refused | budget", nullable=False),
+        _field("code", pa.string(), "stable reason code", nullable=False),
+        _field("http_status", pa.int32(), "of the last answer, if one came"),
+        _field("attempts", pa.int32(), "requests sent in the present attempt"),
+        _field("message", pa.string(), "the last error, secrets masked"),
+        _field("time", pa.timestamp("ms", "UTC"), "when it ended"),
+        _field("asked", pa.string(), "the journal's name for the question"),
+    ]
+)
+"""The failure ledger, one row a failure."""
 
 
 def embedding(name: str, dim: int) -> pa.Field:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vlmdata.checkpoint import Dataset
+from vlmdata.export.finish import locate_export
 from vlmdata.layout import Stage
 from vlmdata.runs import Run, StageReport, existing_run
 
@@ -23,12 +24,13 @@ def describe_run(run: Run) -> dict[str, Any]:
     """One run's funnel; see `status`."""
     reports = {stage: run.stage(stage) or StageReport(stage) for stage in Stage}
     end = run.read("end") or {}
+    place = end.get("export")
     return {
         "dataset": run.dataset.name,
         "run": run.number,
         "outcome": end.get("outcome", "under way or killed"),
         "message": end.get("message"),
-        "export": end.get("export"),
+        "export": locate_export(run.dataset.store, place) if place else None,
         "stages": {stage.value: _row(reports, stage) for stage in Stage},
     }
 

@@ -1,9 +1,10 @@
 """The object store: a folder or an S3 bucket, and the only memory there is.
 
-Two verbs write: `put` for objects named by their content (writing one twice is
-harmless) and `create` for names that one writer may win (manifests, run
-records). Nothing is overwritten and nothing is half there: a local file is
-linked into place when it is whole, an S3 object appears whole.
+Two verbs write checkpoints: `put` for objects named by their content (writing
+one twice is harmless) and `create` for names that one writer may win
+(manifests, run records); neither overwrites. `replace` and `delete` are for
+what is no checkpoint, such as an export's copy. Nothing is half there: a local
+file is linked into place when it is whole, an S3 object appears whole.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import errno
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from typing_extensions import Buffer
 
@@ -23,23 +25,31 @@ from vlmdata.errors import StoreError
 
 Names = list[str]
 
+CHECK = ".vlmdata-check"
+"""The one object that checking an S3 store leaves in it: empty, the same for ever."""
+
 _REFUSED = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "403", "Forbidden"}
 
 
-def open_store(url: str) -> Store:
-    """The store at `url`: a folder, or `s3://bucket/prefix`.
+def open_store(url: str, key: str = "store") -> Store:
+    """The store at `url`: a folder, or `s3://bucket/prefix`. Errors name the config's `key`.
 
     S3's endpoint and keys come from the environment (`AWS_ENDPOINT_URL`,
     `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, or whatever else botocore reads).
+
+    Raises:
+        StoreError: the address is neither.
     """
     scheme, separator, rest = url.partition("://")
+    if "\0" in url:
+        raise StoreError(f"{key} = {url!r}: holds a NUL character, which no path can; correct it")
     if not separator:
-        return LocalStore(url)
+        return LocalStore(url, key)
     if scheme == "file":
-        return LocalStore(rest)
+        return LocalStore(rest, key)
     if scheme == "s3" and rest.strip("/"):
-        return S3Store(url)
-    raise StoreError(f"store = {url!r}: expected a folder or s3://bucket/prefix")
+        return S3Store(url, key)
+    raise StoreError(f"{key} = {url!r}: expected a folder or s3://bucket/prefix")
 
 
 class Store:
@@ -47,8 +57,15 @@ class Store:
 
     url: str
 
-    def check(self) -> None:
-        """Fail now, in one line, if this store cannot be read and written."""
+    def check(self, *, create: bool = True) -> None:
+        """Fail now, in one line, if this store cannot be used.
+
+        Args:
+            create: `create` is going to be used, so try for real that one writer wins.
+
+        Raises:
+            StoreError: it is not there, cannot be written, or two writers would win one name.
+        """
         raise NotImplementedError
 
     def get(self, path: str) -> bytes:
@@ -63,6 +80,14 @@ class Store:
         """Write an object if the name is free; False if somebody else was first."""
         raise NotImplementedError
 
+    def replace(self, path: str, data: Buffer) -> None:
+        """Write an object, whole, whether or not the name is taken; never a checkpoint's."""
+        raise NotImplementedError
+
+    def delete(self, path: str) -> None:
+        """Remove an object; harmless if it is not there."""
+        raise NotImplementedError
+
     def exists(self, path: str) -> bool:
         """Whether the object is there."""
         raise NotImplementedError
@@ -72,7 +97,7 @@ class Store:
         raise NotImplementedError
 
     def children(self, prefix: str) -> Names:
-        """Sorted names directly below a prefix."""
+        """Sorted names directly below a prefix, less those that begin with a dot."""
         raise NotImplementedError
 
     def locate(self, path: str) -> str:
@@ -83,14 +108,26 @@ class Store:
 class LocalStore(Store):
     """A folder on this machine, or on a file system that several share."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, key: str = "store") -> None:
         self.root = Path(root).expanduser().absolute()
         self.url = str(self.root)
+        self._key = key
 
-    def check(self) -> None:
-        there = next(folder for folder in (self.root, *self.root.parents) if folder.exists())
-        with _local_errors(self.root), tempfile.TemporaryFile(dir=there):
-            pass
+    def check(self, *, create: bool = True) -> None:
+        with self._errors(self.root):
+            there = next(folder for folder in (self.root, *self.root.parents) if folder.exists())
+            with tempfile.TemporaryFile(dir=there):
+                pass
+        if create:
+            self._check_create(there)
+
+    def _check_create(self, there: Path) -> None:
+        """As a manifest is written, but in a folder that is there already, under a name that no list shows."""
+        beside, name = LocalStore(str(there), self._key), f".part-check-{uuid4().hex}"
+        try:
+            beside.create(name, b"")
+        finally:
+            beside.delete(name)
 
     def get(self, path: str) -> bytes:
         return (self.root / path).read_bytes()
@@ -100,23 +137,35 @@ class LocalStore(Store):
 
     def create(self, path: str, data: Buffer) -> bool:
         target = self.root / path
-        if target.exists():
-            return False
-        with _local_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".part-")
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.chmod(temporary, 0o644)
-                os.link(temporary, target)
-            except FileExistsError:
+        with self._errors(target):
+            if target.exists():
                 return False
-            finally:
-                os.unlink(temporary)
+            with _written(target.parent, data) as temporary:
+                return self._link(temporary, target)
+
+    def _link(self, temporary: str, target: Path) -> bool:
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            raise StoreError(
+                f"{self._key}: {target.parent}: its file system makes no hard links ({error.strerror}), "
+                f"by which one of two writers wins; choose another {self._key}"
+            ) from error
         return True
+
+    def replace(self, path: str, data: Buffer) -> None:
+        target = self.root / path
+        with self._errors(target), _written(target.parent, data) as temporary:
+            os.replace(temporary, target)
+
+    def delete(self, path: str) -> None:
+        target = self.root / path
+        with self._errors(target), suppress(NotADirectoryError):
+            target.unlink(missing_ok=True)
 
     def exists(self, path: str) -> bool:
         return (self.root / path).is_file()
@@ -136,24 +185,50 @@ class LocalStore(Store):
     def locate(self, path: str) -> str:
         return str(self.root / path)
 
+    @contextmanager
+    def _errors(self, target: Path) -> Iterator[None]:
+        try:
+            yield
+        # FileExistsError: a file stands where a folder should be.
+        except (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError) as error:
+            raise StoreError(
+                f"{self._key}: {target}: cannot be written ({error.strerror}); choose another {self._key}"
+            ) from error
+        except OSError as error:
+            if error.errno not in _OF_THE_DISK:
+                raise
+            raise StoreError(
+                f"{self._key}: {target}: {error.strerror}; free space or choose another {self._key}"
+            ) from error
+
+
+_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+"""What a file system without hard links says (FAT, some network and FUSE mounts); link(2)."""
+
 
 @contextmanager
-def _local_errors(target: Path) -> Iterator[None]:
+def _written(folder: Path, data: Buffer) -> Iterator[str]:
+    """A whole, synced file in `folder` for as long as the block runs, unless that moves it away."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".part-")
     try:
-        yield
-    # FileExistsError: a file stands where a folder should be.
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
-        raise StoreError(f"store: {target}: cannot be written ({error.strerror}); choose another --store") from error
-    except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}:
-            raise
-        raise StoreError(f"store: {target}: {error.strerror}; free space or choose another --store") from error
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        yield temporary
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
 
 
 class S3Store(Store):
     """A bucket, or a prefix in one, of any server that honours `If-None-Match`."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, key: str = "store") -> None:
+        self._key = key
         self.url = url.rstrip("/")
         self.root = self.url.removeprefix("s3://")
 
@@ -162,24 +237,44 @@ class S3Store(Store):
         """The s3fs file system, one a process."""
         return _s3_filesystem()
 
-    def check(self) -> None:
-        bucket = self.root.split("/", 1)[0]
-        with self._errors():
-            try:
-                self.fs.call_s3("list_objects_v2", Bucket=bucket, MaxKeys=1)
-            except FileNotFoundError:
-                raise StoreError(f"store = {self.url!r}: there is no bucket {bucket!r}; create it first") from None
+    def check(self, *, create: bool = True) -> None:
+        with self._errors(), self._bucket() as bucket:
+            self.fs.call_s3("list_objects_v2", Bucket=bucket, MaxKeys=1)
+        # The second must find the name taken, and so must the first if another run has checked.
+        if create and self._create_check() and self._create_check():
+            raise StoreError(
+                f"{self._key} = {self.url!r}: the server overwrites where it is told not to (If-None-Match), "
+                "so two runs would undo each other; choose a server that honours it"
+            )
+
+    def _create_check(self) -> bool:
+        try:
+            return self.create(CHECK, b"")
+        except StoreError as error:
+            if not isinstance(error.__cause__, PermissionError):
+                raise
+            raise StoreError(
+                f"{self._key} = {self.url!r}: these credentials may list it but not write to it; "
+                "allow them s3:PutObject, or give others"
+            ) from error
 
     def get(self, path: str) -> bytes:
         with self._errors():
             return bytes(self.fs.cat_file(f"{self.root}/{path}"))
 
     def put(self, path: str, data: Buffer) -> None:
-        with self._errors():
+        with self._errors(), self._bucket():
             self.fs.pipe_file(f"{self.root}/{path}", bytes(data))
 
+    def replace(self, path: str, data: Buffer) -> None:
+        self.put(path, data)
+
+    def delete(self, path: str) -> None:
+        with self._errors(), suppress(FileNotFoundError):
+            self.fs.rm_file(f"{self.root}/{path}")
+
     def create(self, path: str, data: Buffer) -> bool:
-        with self._errors():
+        with self._errors(), self._bucket():
             try:
                 self.fs.pipe_file(f"{self.root}/{path}", bytes(data), mode="create")
             except FileExistsError:
@@ -211,10 +306,25 @@ class S3Store(Store):
                 found = self.fs.ls(folder, detail=False)
             except FileNotFoundError:
                 return []
-        return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in found)
+        names = [name.rstrip("/").rsplit("/", 1)[-1] for name in found]
+        return sorted(name for name in names if not name.startswith("."))
 
     def locate(self, path: str) -> str:
         return f"{self.url}/{path}"
+
+    def link(self, path: str, seconds: int) -> str:
+        """An address that whoever has it can read the object by, without keys, for so many seconds."""
+        with self._errors():
+            return str(self.fs.sign(f"{self.root}/{path}", expiration=seconds))
+
+    @contextmanager
+    def _bucket(self) -> Iterator[str]:
+        """The bucket's name; that the server finds nothing means that there is no such bucket."""
+        bucket = self.root.split("/", 1)[0]
+        try:
+            yield bucket
+        except FileNotFoundError:
+            raise StoreError(f"{self._key} = {self.url!r}: there is no bucket {bucket!r}; create it first") from None
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -225,7 +335,7 @@ class S3Store(Store):
         except (FileNotFoundError, FileExistsError):
             raise
         except (OSError, BotoCoreError) as error:
-            raise StoreError(f"store = {self.url!r}: {_reason(error)}") from error
+            raise StoreError(f"{self._key} = {self.url!r}: {_reason(error)}") from error
 
 
 @lru_cache(maxsize=1)

@@ -15,7 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.servers.faults import CAPTIONED, PERMANENT, REFUSED, TRANSIENT, FaultServer, caption, fault_server, picture
+from vlmdata.captioning import line as lines
 from vlmdata.captioning.backoff import Backoff
+from vlmdata.captioning.endings import Waits
+from vlmdata.captioning.journal.grants import Limits
 from vlmdata.captioning.shards import caption_shard
 from vlmdata.checkpoint import Counts, Dataset, Result, Shard, run_once
 from vlmdata.config import CaptionConfig
@@ -26,7 +29,7 @@ from vlmdata.schema import FILTERED, IMAGES, caption_table, filled
 
 pytestmark = pytest.mark.integration
 
-HASTY = Backoff(first_s=0.002, longest_s=0.01)
+HASTY = Waits(Backoff(first_s=0.002, longest_s=0.01))
 KEY = "sk-test-0123456789abcdef"
 
 
@@ -55,7 +58,15 @@ def make_shard(
     ids = [f"{number:032x}" for number in numbers]
     shas = [sha256(image).hexdigest() for image in images]
     samples = filled(
-        FILTERED, len(ids), id=pa.array(ids), key=pa.array(ids), sha256=pa.array(shas), license=license_, format="PNG"
+        FILTERED,
+        len(ids),
+        id=pa.array(ids),
+        key=pa.array(ids),
+        sha256=pa.array(shas),
+        license=license_,
+        format="PNG",
+        width=64,
+        height=64,  # px
     )
     owners = [id_ for id_, number in zip(ids, numbers, strict=True) if number in captioned for _ in range(2)]
     texts = [f"original {place}" for place in range(len(owners))]
@@ -79,6 +90,23 @@ def outcomes(dataset: Dataset, shard: Shard) -> dict[int, tuple[str, str | None,
     return {int(row["id"], 16): (row["outcome"], row["failure"], row["requests"]) for row in rows}
 
 
+def only_the_journal(dataset: Dataset) -> bool:
+    """What was asked is written down; no checkpoint is."""
+    written = dataset.store.list(f"{dataset.name}/{Step.CAPTIONED}")
+    return all(path.startswith(f"{dataset.name}/{Step.CAPTIONED}/journal/") for path in written)
+
+
+def open_attempts(dataset: Dataset, shard: Shard) -> int:
+    """What `vlmdata retry` does for a shard's failures."""
+    rows = dataset.read(shard, Step.CAPTIONED, "attempts").to_pylist()
+
+    async def open_them() -> int:
+        journal = await lines.process().journal(dataset, Limits())
+        return await journal.open_attempts(row["key"] for row in rows if row["failure"])
+
+    return lines.run(open_them())
+
+
 @pytest.mark.parametrize("fault", TRANSIENT)
 def test_a_passing_fault_is_retried(server: FaultServer, dataset: Dataset, fault: str) -> None:
     server.scripts = {1: [fault]}
@@ -86,7 +114,8 @@ def test_a_passing_fault_is_retried(server: FaultServer, dataset: Dataset, fault
     assert outcomes(dataset, shard)[1] == ("captioned", None, server.requests[1])
     captions = dataset.read(shard, Step.CAPTIONED, "captions").to_pylist()
     assert [row["text"] for row in captions] == [caption(number) for number in range(3)]
-    assert {row["origin"] for row in captions} == {"model:m"} and {row["lang"] for row in captions} == {"en"}
+    assert {row["lang"] for row in captions} == {"en"}
+    assert all(row["origin"].startswith("model:m|alt-text@") for row in captions)
     assert server.requests[1] == 2
 
 
@@ -110,6 +139,11 @@ def test_a_lasting_fault_ends_after_three_retries_and_only_it_is_asked_again(
     assert manifest.reasons == {"caption_transient": 1}
     assert server.requests == {0: 1, 1: 1, 2: 4, 3: 1, 4: 1}
 
+    again = caption_shard(dataset, before, config(server), HASTY)
+    assert dataset.manifest(again, Step.CAPTIONED).samples == Counts(came=5, kept=4, failed=1)
+    assert server.requests[2] == 4, "an attempt never sends a fifth request"
+
+    open_attempts(dataset, first)
     second = caption_shard(dataset, before, config(server), HASTY)
     assert dataset.manifest(second, Step.CAPTIONED).samples == Counts(came=5, kept=5)
     assert server.requests == {0: 1, 1: 1, 2: 5, 3: 1, 4: 1}
@@ -164,9 +198,10 @@ def test_policies(server: FaultServer, dataset: Dataset) -> None:
 
     server.reset()
     every = caption_shard(dataset, before, config(server, policy="all"), HASTY)
-    assert server.requests == {0: 1, 1: 1, 2: 1, 3: 1}
+    assert server.requests == {1: 1, 3: 1}, "what is answered is never asked again"
     rows = dataset.read(every, Step.CAPTIONED, "captions").to_pylist()
-    assert [row["origin"] for row in rows if int(row["id"], 16) == 1] == ["source", "source", "model:m"]
+    origins = [row["origin"].partition("|")[0] for row in rows if int(row["id"], 16) == 1]
+    assert origins == ["source", "source", "model:m"]
 
 
 def test_a_failed_sample_that_has_originals_is_kept_and_stays_open(server: FaultServer, dataset: Dataset) -> None:
@@ -181,7 +216,7 @@ def test_a_failed_sample_that_has_originals_is_kept_and_stays_open(server: Fault
 def test_nothing_is_needed_when_nothing_is_wanted(dataset: Dataset) -> None:
     before = make_shard(dataset, range(2), captioned=frozenset({0, 1}))
     bare = caption_shard(dataset, before, CaptionConfig())
-    other = caption_shard(dataset, before, CaptionConfig(model="another", prompt="Another?"))
+    other = caption_shard(dataset, before, CaptionConfig(model="another", prompt="Another one?"))
     assert bare == other and dataset.manifest(bare, Step.CAPTIONED).samples == Counts(came=2, kept=2)
 
 
@@ -215,7 +250,7 @@ def test_nothing_is_written_when_the_key_is_refused_from_the_start(server: Fault
     server.scripts = {number: ["401"] * 9 for number in range(20)}
     with pytest.raises(ConfigError, match="401"):
         caption_shard(dataset, make_shard(dataset, range(20)), config(server), HASTY)
-    assert dataset.store.list(f"{dataset.name}/{Step.CAPTIONED}") == []
+    assert only_the_journal(dataset)
 
 
 def test_an_address_where_nobody_answers(dataset: Dataset) -> None:
@@ -224,7 +259,7 @@ def test_an_address_where_nobody_answers(dataset: Dataset) -> None:
     url = f"http://127.0.0.1:{port}/v1"
     with pytest.raises(UserError, match="is the server running") as caught:
         caption_shard(dataset, make_shard(dataset, range(50)), CaptionConfig(base_url=url, model="m"), HASTY)
-    assert url in str(caught.value) and dataset.store.list(f"{dataset.name}/{Step.CAPTIONED}") == []
+    assert url in str(caught.value) and only_the_journal(dataset)
 
 
 def test_a_wrong_path_is_said_rather_than_recorded(dataset: Dataset) -> None:
@@ -232,7 +267,7 @@ def test_a_wrong_path_is_said_rather_than_recorded(dataset: Dataset) -> None:
         wrong = config(fresh, base_url=f"{fresh.base_url}/nowhere")
         with pytest.raises(ConfigError, match="404"):
             caption_shard(dataset, make_shard(dataset, range(3)), wrong, HASTY)
-    assert dataset.store.list(f"{dataset.name}/{Step.CAPTIONED}") == []
+    assert only_the_journal(dataset)
 
 
 def test_a_server_that_dies_midway_leaves_the_rest_open(dataset: Dataset) -> None:
@@ -244,8 +279,9 @@ def test_a_server_that_dies_midway_leaves_the_rest_open(dataset: Dataset) -> Non
     shard = caption_shard(dataset, before, settings_, HASTY)
     manifest = dataset.manifest(shard, Step.CAPTIONED)
     assert (manifest.samples.failed, manifest.open) == (120, 120)
-    tried = [requests for _, _, requests in outcomes(dataset, shard).values()]
-    assert max(tried) == 4 and tried.count(0) > 40
+    rows = dataset.read(shard, Step.CAPTIONED, "attempts").to_pylist()
+    assert {row["requests"] for row in rows} == {0}, "what nobody heard does not count"
+    assert sum(row["message"].startswith("not asked") for row in rows) > 40
 
 
 def test_the_key_is_nowhere(
@@ -285,7 +321,7 @@ class Heard(Listener):
 def test_progress_is_told_as_pictures_are_asked(server: FaultServer, dataset: Dataset) -> None:
     server.scripts = {0: ["500"] * 4}
     before = make_shard(dataset, range(6), captioned=frozenset({5}))
-    for asked in (5, 1, 0):
+    for asked in (5, 5, 5):
         heard = Heard()
         with listening(heard):
             caption_shard(dataset, before, config(server), HASTY)
@@ -293,10 +329,10 @@ def test_progress_is_told_as_pictures_are_asked(server: FaultServer, dataset: Da
 
 
 def test_the_request_is_what_the_api_documents(server: FaultServer, dataset: Dataset) -> None:
-    caption_shard(dataset, make_shard(dataset, range(1)), config(server, prompt="Was ist das?"), HASTY)
+    caption_shard(dataset, make_shard(dataset, range(1)), config(server, prompt="Was ist das?", low_resolution_below=0), HASTY)
     request = server.bodies[0]
     text, image = request["messages"][0]["content"]
-    assert (request["model"], request["max_tokens"], request["temperature"]) == ("m", 120, 0.0)
+    assert (request["model"], request["max_tokens"], request["temperature"]) == ("m", 300, 0.0)
     assert text == {"type": "text", "text": "Was ist das?"}
     assert image["image_url"]["url"].startswith("data:image/png;base64,")
     assert "authorization" not in server.headers[0]

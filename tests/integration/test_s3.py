@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 
@@ -13,7 +15,8 @@ from tests.integration.prefect_server import PrefectServer
 from tests.integration.processes import environment, free_port, run, vlmdata
 from tests.integration.sample import build_here, config_of, export_of, write_config
 from tests.integration.seaweed import BUCKET, S3
-from vlmdata.store import open_store
+from tests.servers.careless_s3 import CarelessS3, careless_s3
+from vlmdata.store import CHECK, S3Store, open_store
 
 pytestmark = pytest.mark.integration
 
@@ -54,6 +57,52 @@ def test_a_taken_name_is_left_as_it_is(s3: S3) -> None:
     assert store.list("a") == ["a/b"] and store.children("") == ["a"]
     with pytest.raises(FileNotFoundError):
         store.get("a/c")
+
+
+def test_a_name_can_be_replaced_and_deleted(s3: S3) -> None:
+    store = open_store(f"s3://{BUCKET}/changing")
+    store.replace("a", b"first")
+    store.replace("a", b"second")
+    assert store.get("a") == b"second"
+    for _ in range(2):
+        store.delete("a")
+    assert not store.exists("a")
+
+
+def test_a_link_is_read_without_keys(s3: S3) -> None:
+    store = S3Store(f"s3://{BUCKET}/linked")
+    store.put("a b/c.png", b"picture")
+    link = store.link("a b/c.png", 60)
+    assert s3.secret not in link
+    with urlopen(link) as answer:
+        assert answer.read() == b"picture"
+    with pytest.raises(HTTPError):
+        urlopen(link.partition("?")[0])
+
+
+def test_a_check_is_done_for_real_and_hides_what_it_leaves(s3: S3) -> None:
+    store = open_store(f"s3://{BUCKET}/checked")
+    store.check(create=False)
+    assert store.list("") == []
+    for _ in range(2):
+        store.check()
+    assert (store.list(""), store.children("")) == ([CHECK], [])
+
+
+@pytest.mark.parametrize(
+    ("may_write", "told"),
+    [(True, "the server overwrites where it is told not to (If-None-Match)"), (False, "may list it but not write")],
+)
+def test_a_server_on_which_a_run_would_come_to_harm_is_refused_in_one_line(
+    may_write: bool, told: str, sample: Path, tmp_path: Path
+) -> None:
+    file = write_config(tmp_path / "config.yaml", config_of(sample, "s3://bucket/x"))
+    with careless_s3(CarelessS3(may_write=may_write)) as endpoint:
+        keys = {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any", "AWS_DEFAULT_REGION": "us-east-1"}
+        done = run(vlmdata("build", str(file)), environment(AWS_ENDPOINT_URL=endpoint, **keys))
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("vlmdata: store = 's3://bucket/x': ") and told in line
 
 
 @pytest.mark.parametrize(

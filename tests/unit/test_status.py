@@ -61,6 +61,17 @@ def test_scores_are_filled_back(told: dict[str, Any]) -> None:
     assert means == pytest.approx([everything, everything, everything, kept, kept], abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("recorded", "shown"),
+    [("set/04_final/ab", "{store}/set/04_final/ab"), ("/old/set", "/old/set"), ("s3://b/set", "s3://b/set")],
+)
+def test_an_export_is_found_where_the_store_is_now(story: Any, tmp_path: Any, recorded: str, shown: str) -> None:
+    before = Dataset(str(tmp_path / "before"), "set")
+    start_run(before, story.config).finish("completed", "", export=recorded)
+    (tmp_path / "before").rename(tmp_path / "now")
+    assert status(Dataset(str(tmp_path / "now"), "set"))["export"] == shown.format(store=tmp_path / "now")
+
+
 def test_a_stage_that_was_not_reached_has_zeros_and_no_score(story: Any, tmp_path: Any) -> None:
     dataset = Dataset(str(tmp_path), "set")
     start_run(dataset, story.config)

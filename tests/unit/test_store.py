@@ -95,6 +95,50 @@ def test_lists_are_sorted_and_below_the_prefix(store: LocalStore) -> None:
     assert store.list("nowhere") == store.children("nowhere") == []
 
 
+def test_a_name_can_be_replaced_and_deleted(store: LocalStore) -> None:
+    store.replace("a/b", b"first")
+    store.replace("a/b", b"second")
+    assert (store.get("a/b"), files(store)) == (b"second", ["a/b"])
+    for _ in range(2):
+        store.delete("a/b")
+    store.delete("nowhere/at/all")
+    assert files(store) == []
+
+
+def test_a_delete_below_a_file_is_harmless(store: LocalStore) -> None:
+    store.put("a", b"")
+    store.delete("a/b")
+    assert files(store) == ["a"]
+
+
+def test_a_replacement_that_is_interrupted_leaves_what_was_there(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put("a", b"first")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match="free space"):
+        store.replace("a", b"second")
+    assert (store.get("a"), files(store)) == (b"first", ["a"])
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP])
+def test_a_file_system_without_hard_links_is_refused_before_anything_is_done(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def link(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", link)
+    store.check(create=False)
+    with pytest.raises(StoreError, match=r"makes no hard links .*; choose another store$"):
+        store.check()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_check_leaves_nothing_behind(store: LocalStore) -> None:
     store.check()
     assert not store.root.exists()
@@ -126,6 +170,18 @@ def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
 def test_addresses_that_are_no_store(url: str) -> None:
     with pytest.raises(StoreError, match="expected a folder or s3://bucket/prefix"):
         open_store(url)
+
+
+@pytest.mark.parametrize("url", ["/tmp/a\0b", "s3://bucket/\0", "file:///\0"])
+def test_an_address_with_a_nul_is_one_line(url: str) -> None:
+    with pytest.raises(StoreError, match="holds a NUL") as error:
+        open_store(url)
+    assert str(error.value).isprintable()
+
+
+def test_an_error_names_the_key_that_holds_the_address() -> None:
+    with pytest.raises(StoreError, match=r"^export\.path = 'gs://x'"):
+        open_store("gs://x", "export.path")
 
 
 @pytest.mark.parametrize(

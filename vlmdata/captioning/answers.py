@@ -1,4 +1,4 @@
-"""The part of stage 02 that costs money: what was asked of the captioner and what it said, a checkpoint of its own.
+"""What a shard's pictures were captioned with, a checkpoint of its own over the journal.
 
 It depends on the pictures that want a caption and on what they are asked, and
 on nothing else, so that a corrected licence or original caption asks nothing again.
@@ -12,21 +12,34 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vlmdata.captioning.backoff import Backoff
-from vlmdata.captioning.client import Attempt, Batch, CaptionClient, Load
+from vlmdata.captioning import line as lines
+from vlmdata.captioning.anthropic import Anthropic
+from vlmdata.captioning.asking import WAIT_FOR_A_TURN_S, caption_all
+from vlmdata.captioning.batch_asking import LONGEST_BATCH_S, caption_in_batches
+from vlmdata.captioning.batches import BATCH_APIS
+from vlmdata.captioning.client import CaptionClient
+from vlmdata.captioning.endings import Attempt, Load, Manners, Round, Subject, Waits
 from vlmdata.captioning.endpoint import endpoint_of
+from vlmdata.captioning.journal.book import Account
+from vlmdata.captioning.journal.journal import Journal
+from vlmdata.captioning.journal.records import NANO
+from vlmdata.captioning.links import transport_for
+from vlmdata.captioning.money import limits_of
 from vlmdata.captioning.openai import OpenAI
 from vlmdata.captioning.provider import Provider
+from vlmdata.captioning.questions import Asker
 from vlmdata.checkpoint import Counts, Dataset, Manifest, Result, Shard, run_once
-from vlmdata.config import CaptionConfig
 from vlmdata.errors import UserError
 from vlmdata.layout import Step
-from vlmdata.progress import advance
+from vlmdata.progress import advance, note
 from vlmdata.schema import ATTEMPTS, ID
 
-PROVIDERS: dict[str, Provider] = {"openai": OpenAI()}
+PROVIDERS: dict[str, Provider] = {"openai": OpenAI(), "anthropic": Anthropic()}
 
 ANSWERS = pa.schema([ID, pa.field("text", pa.string(), nullable=False)])
+
+OPEN_FAILURES = ("transient", "budget")
+"""Classes that a rerun may mend."""
 
 
 @dataclass
@@ -43,40 +56,34 @@ class Answers:
         return cls(ATTEMPTS.empty_table(), ANSWERS.empty_table())
 
     @property
-    def transient(self) -> pa.ChunkedArray:
-        """Ids of failures that a rerun may mend."""
-        return self.attempts.filter(pc.equal(self.attempts["failure"], "transient"))["id"]
+    def open(self) -> int:
+        """Number of failures that a rerun may mend."""
+        return int(pc.sum(pc.is_in(self.attempts["failure"], value_set=pa.array(OPEN_FAILURES))).as_py() or 0)
 
 
-def ask(dataset: Dataset, shard: Shard, wanted: pa.Table, config: CaptionConfig, backoff: Backoff) -> Answers:
-    """Answers for `wanted` (id, sha256): from the store, else asked for; transient failures are asked anew.
+def ask(dataset: Dataset, shard: Shard, wanted: pa.Table, asker: Asker, waits: Waits) -> Answers:
+    """Answers for `wanted` (id, sha256, width, height): from the store, else asked for.
 
     Raises:
         ConfigError: no address, model or key, or the endpoint refuses the key.
         UserError: nobody answers at the address.
     """
     errors: list[UserError] = []
+    keys = asker.keys(wanted["sha256"].to_pylist())
 
-    def work(before: Manifest | None) -> Result:
-        earlier = _read(dataset, before) if before else Answers.none()
-        batch_ids = _still_wanted(wanted, earlier)
-        batch = _ask_all(dataset, shard, batch_ids, config, backoff)
-        if batch.error and not any(attempt.text for attempt in batch.attempts):
-            raise batch.error
-        errors.extend([batch.error] if batch.error else [])
-        return _result(_merged(wanted["id"], earlier, batch_ids, batch.attempts))
+    def work(_: Manifest | None) -> Result:
+        done = _ask_all(dataset, shard, wanted, keys, asker, waits)
+        if done.error and not any(attempt.text for attempt in done.attempts):
+            raise done.error
+        errors.extend([done.error] if done.error else [])
+        return _result(_tables(wanted["id"].to_pylist(), done.attempts))
 
-    reads = [_digest(wanted)]
-    done = run_once(dataset, shard, Step.ANSWERS, reads, _settings(config), work)
+    settings = {"ask": asker.settings(), "again": _asked_again(dataset, keys, asker)}
+    done = run_once(dataset, shard, Step.ANSWERS, [_digest(wanted)], settings, work)
     if errors:
         # Only now: what was answered before the trouble is safe.
         raise errors[0]
     return _read(dataset, dataset.manifest(done, Step.ANSWERS))
-
-
-def _settings(config: CaptionConfig) -> dict[str, object]:
-    """What decides an answer; the policy decides who is asked for, which `reads` already says."""
-    return {"ask": {name: value for name, value in config.settings().items() if name != "policy"}}
 
 
 def _digest(wanted: pa.Table) -> str:
@@ -86,22 +93,51 @@ def _digest(wanted: pa.Table) -> str:
     return sha256("\n".join(f"{id_} {content}" for id_, content in rows).encode()).hexdigest()[:32]
 
 
+def _asked_again(dataset: Dataset, keys: Sequence[str], asker: Asker) -> dict[str, int]:
+    """The attempt that each key is at, if it is not the first: another one is another checkpoint."""
+
+    async def look() -> dict[str, int]:
+        entries = await (await lines.process().journal(dataset, limits_of(asker.config))).find(keys)
+        return {key: entry.attempt for key, entry in sorted(entries.items()) if entry.attempt > 1}
+
+    return lines.run(look())
+
+
 def _read(dataset: Dataset, manifest: Manifest) -> Answers:
     attempts, answers = manifest.tables["attempts"], manifest.tables["answers"]
     digests = [attempts.digest(ATTEMPTS.names), answers.digest(ANSWERS.names)]
     return Answers(dataset.table(attempts), dataset.table(answers), digests)
 
 
-def _still_wanted(wanted: pa.Table, earlier: Answers) -> pa.ChunkedArray:
-    settled = pc.and_not(
-        pc.is_in(wanted["id"], value_set=earlier.attempts["id"]), pc.is_in(wanted["id"], value_set=earlier.transient)
-    )
-    return wanted.filter(pc.invert(settled))["id"]
+def _ask_all(
+    dataset: Dataset, shard: Shard, wanted: pa.Table, keys: Sequence[str], asker: Asker, waits: Waits
+) -> Round:
+    config = asker.config
+    client = CaptionClient(endpoint_of(config, wanted.num_rows), PROVIDERS[config.provider], config)
+    sides = pc.min_element_wise(wanted["width"], wanted["height"]).to_pylist()
+    loads = _loaders(dataset, shard, wanted["id"])
+    subjects = [
+        Subject(key, load, asker.question(asker.is_small(side)))
+        for key, load, side in zip(keys, loads, sides, strict=True)
+    ]
+    patience = LONGEST_BATCH_S if config.batch else config.timeout_s + WAIT_FOR_A_TURN_S
+    manners = Manners(asker.prompt, waits, transport_for(dataset, config, patience), _told)
+
+    async def all_of_them() -> Round:
+        journal: Journal = await lines.process().journal(dataset, limits_of(config))
+        if config.batch:
+            api = BATCH_APIS[config.provider](client.endpoint)
+            return await caption_in_batches(client, api, journal, dataset, subjects, manners)
+        return await caption_all(client, journal, subjects, manners)
+
+    return lines.run(all_of_them())
 
 
-def _ask_all(dataset: Dataset, shard: Shard, ids: pa.ChunkedArray, config: CaptionConfig, backoff: Backoff) -> Batch:
-    client = CaptionClient(endpoint_of(config, len(ids)), PROVIDERS[config.provider], config, backoff)
-    return client.caption_all(_loaders(dataset, shard, ids), lambda: advance(Step.CAPTIONED, 1))
+def _told(account: Account) -> None:
+    advance(Step.CAPTIONED, 1)
+    tokens = account.input_tokens + account.output_tokens
+    money = f"${account.settled / NANO:,.4f}, " if account.settled else ""
+    note(Step.CAPTIONED, f"{money}{tokens:,} tokens" if tokens else "")
 
 
 def _loaders(dataset: Dataset, shard: Shard, ids: pa.ChunkedArray) -> Sequence[Load]:
@@ -116,39 +152,36 @@ def _loaders(dataset: Dataset, shard: Shard, ids: pa.ChunkedArray) -> Sequence[L
     return [loader(place) for place in places]
 
 
-def _merged(order: pa.ChunkedArray, earlier: Answers, ids: pa.ChunkedArray, attempts: Sequence[Attempt]) -> Answers:
-    new = _tables(ids.to_pylist(), attempts)
-    kept = pc.invert(pc.is_in(earlier.attempts["id"], value_set=ids))
-    return Answers(
-        _in_order(order, pa.concat_tables([earlier.attempts.filter(kept), new.attempts])),
-        _in_order(order, pa.concat_tables([earlier.answers, new.answers])),
-    )
-
-
-def _in_order(order: pa.ChunkedArray, rows: pa.Table) -> pa.Table:
-    return rows.take(pc.sort_indices(pc.index_in(rows["id"], value_set=order)))
-
-
 def _tables(ids: list[str], attempts: Sequence[Attempt]) -> Answers:
-    rows = [
-        {
-            "id": id_,
-            "outcome": "failed" if attempt.failure else "captioned",
-            "failure": attempt.failure,
-            "http_status": attempt.http_status,
-            "requests": attempt.requests,
-            "message": attempt.message,
-            "input_tokens": attempt.input_tokens,
-            "output_tokens": attempt.output_tokens,
-        }
-        for id_, attempt in zip(ids, attempts, strict=True)
-    ]
+    rows = [_row(id_, attempt) for id_, attempt in zip(ids, attempts, strict=True)]
     texts = [{"id": id_, "text": a.text} for id_, a in zip(ids, attempts, strict=True) if a.text]
     return Answers(pa.Table.from_pylist(rows, ATTEMPTS), pa.Table.from_pylist(texts, ANSWERS))
+
+
+def _row(id_: str, attempt: Attempt) -> dict[str, object]:
+    width, height, size, tokens = attempt.sent or (None, None, None, None)
+    return {
+        "id": id_,
+        "key": attempt.key,
+        "outcome": "failed" if attempt.failure else "captioned",
+        "failure": attempt.failure,
+        "http_status": attempt.http_status,
+        "attempt": attempt.attempt,
+        "requests": attempt.requests,
+        "message": attempt.message,
+        "input_tokens": attempt.input_tokens,
+        "output_tokens": attempt.output_tokens,
+        "cost": None if attempt.cost is None else attempt.cost / NANO,
+        "time": None if attempt.at is None else int(attempt.at * 1000),
+        "sent_width": width,
+        "sent_height": height,
+        "sent_bytes": size,
+        "sent_tokens": tokens,
+    }
 
 
 def _result(answers: Answers) -> Result:
     asked, answered = answers.attempts.num_rows, answers.answers.num_rows
     counts = Counts(came=asked, kept=answered, failed=asked - answered)
     tables = {"attempts": answers.attempts, "answers": answers.answers}
-    return Result(tables, counts, counts, open=len(answers.transient))
+    return Result(tables, counts, counts, open=answers.open)

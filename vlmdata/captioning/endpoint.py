@@ -46,6 +46,8 @@ def check_caption_config(config: CaptionConfig) -> None:
     """
     if config.policy == "all":
         _require_address(config, "every picture needs")
+    if config.provider == "anthropic" and config.temperature > 1:
+        raise ConfigError(f"caption.temperature = {config.temperature}: anthropic takes 0 to 1")
     if config.policy != "none" and config.base_url is not None:
         _endpoint(config.base_url, config.api_key_env)
 
@@ -100,8 +102,9 @@ def _check_address(base_url: str) -> None:
             f"caption.base_url: expected scheme, host and path alone (host {parts.hostname!r});"
             " a key belongs into the environment variable that caption.api_key_env names"
         )
-    if parts.path.rstrip("/").endswith("/chat/completions"):
-        raise ConfigError(f"caption.base_url = {base_url!r}: leave out /chat/completions, it is added")
+    for path in ("/chat/completions", "/messages"):
+        if parts.path.rstrip("/").endswith(path):
+            raise ConfigError(f"caption.base_url = {base_url!r}: leave out {path}, it is added")
 
 
 def is_loopback(url: str) -> bool:

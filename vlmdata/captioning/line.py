@@ -9,16 +9,22 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from functools import lru_cache
 from typing import Any, Literal, TypeVar
 
 import httpx
 
 from vlmdata.captioning.endpoint import is_loopback
+from vlmdata.captioning.journal.grants import Limits
+from vlmdata.captioning.journal.journal import Journal
+from vlmdata.captioning.journal.log import Log
+from vlmdata.captioning.pace import Pace, Shared
 from vlmdata.captioning.provider import Answer, Fault
+from vlmdata.checkpoint import Dataset
+from vlmdata.config import CaptionConfig
 from vlmdata.errors import UserError
 
 T = TypeVar("T")
@@ -62,7 +68,8 @@ class Health:
 class Line:
     """A process's only way to one endpoint."""
 
-    def __init__(self, base_url: str, concurrency: int) -> None:
+    def __init__(self, base_url: str, config: CaptionConfig, shared: Shared | None = None) -> None:
+        concurrency = config.concurrency
         # A request's time limit covers all of it, so that a server which drips bytes does not escape it.
         self.http = httpx.AsyncClient(
             timeout=httpx.Timeout(None, connect=_CONNECT_TIMEOUT_S),
@@ -70,8 +77,8 @@ class Line:
             follow_redirects=False,
             trust_env=not is_loopback(base_url),
         )
-        self.slots = asyncio.Semaphore(concurrency)
-        # Pictures encoded and waiting for a slot or a pause to end: this bounds memory.
+        self.pace = Pace(config, shared)
+        # Pictures encoded and waiting for their turn or a pause to end: this bounds memory.
         self.room = asyncio.Semaphore(2 * concurrency)
         self.health = Health(max(_LEAST_PATIENCE, 2 * concurrency))
         self.halted = asyncio.Event()
@@ -79,15 +86,17 @@ class Line:
         self.halt_error: UserError | None = None
         self._rounds = 0
 
-    @contextmanager
-    def round(self) -> Iterator[None]:
+    @asynccontextmanager
+    async def round(self) -> AsyncIterator[None]:
         """While at least one shard is asking; a halt holds for all of them, and for none that comes after."""
         if not self._rounds:
             self.halted.clear()
             self.health.forgive()
+            self.pace.resume()
         self._rounds += 1
         try:
-            yield
+            async with self.pace.shift():
+                yield
         finally:
             self._rounds -= 1
 
@@ -95,6 +104,7 @@ class Line:
         """Let no further request start; `error` is what the user has to put right, if anything."""
         self.halt_reason, self.halt_error = reason, error
         self.halted.set()
+        self.pace.halt()
 
     async def sleep(self, seconds: float) -> None:
         """Wait, but no longer than until the line is halted."""
@@ -109,15 +119,25 @@ class _Process:
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.encoders = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="caption-encode")
-        self._lines: dict[tuple[str, int], Line] = {}
+        self._lines: dict[tuple[object, ...], Line] = {}
+        self._journals: dict[tuple[str, str], Journal] = {}
         threading.Thread(target=self.loop.run_forever, name="caption-loop", daemon=True).start()
 
-    def line(self, base_url: str, concurrency: int) -> Line:
+    def line(self, base_url: str, config: CaptionConfig, shared: Shared | None = None) -> Line:
         """Called on the loop's thread, which makes it safe without a lock."""
-        key = (base_url, concurrency)
+        key = (base_url, config.concurrency, config.requests_per_minute, config.tokens_per_minute, shared)
         if key not in self._lines:
-            self._lines[key] = Line(base_url, concurrency)
+            self._lines[key] = Line(base_url, config, shared)
         return self._lines[key]
+
+    async def journal(self, dataset: Dataset, limits: Limits) -> Journal:
+        """The dataset's journal, with these limits from now on."""
+        key = (dataset.store.url, dataset.name)
+        if key not in self._journals:
+            log = await asyncio.get_running_loop().run_in_executor(self.encoders, Log, dataset.store, dataset.name)
+            self._journals.setdefault(key, Journal(log, limits))
+        self._journals[key].limit(limits)
+        return self._journals[key]
 
 
 _making = threading.Lock()

@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 
 from vlmdata.captioning.pictures import Picture
 
-Failure = Literal["transient", "permanent", "refused"]
+Failure = Literal["transient", "permanent", "refused", "budget"]
 
 Blame = Literal["picture", "endpoint", "key"]
 """What a fault speaks of: this picture, the address or model (every picture fares alike), or the key."""
@@ -21,6 +21,7 @@ class Question:
     prompt: str
     max_tokens: int
     temperature: float
+    language: str = "en"
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,20 @@ class Answer:
 
 @dataclass(frozen=True)
 class Fault:
-    """An answer that is no caption, or none at all (`status` null)."""
+    """An answer that is no caption, or none at all (`status` null); it may have cost tokens all the same."""
 
     failure: Failure
     status: int | None
     message: str
     blame: Blame = "picture"
     retry_after: float | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+
+    @property
+    def unsent(self) -> bool:
+        """Nobody was there to hear the request: it costs nothing and does not count."""
+        return self.blame == "endpoint" and self.status is None
 
     @property
     def worth_retrying(self) -> bool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vlmdata.captioning.answers import Answers, ask
-from vlmdata.captioning.backoff import Backoff
+from vlmdata.captioning.answers import OPEN_FAILURES, Answers, ask
+from vlmdata.captioning.endings import Waits
 from vlmdata.captioning.endpoint import check_caption_config
+from vlmdata.captioning.questions import Asker
 from vlmdata.checkpoint import Counts, Dataset, Manifest, Result, Shard, run_once
 from vlmdata.config import CaptionConfig
 from vlmdata.layout import Step
@@ -16,36 +19,42 @@ from vlmdata.schema import CAPTION_REJECTS, CAPTIONS, FILTERED, REJECTS, caption
 __all__ = ["caption_shard", "check_caption_config"]
 
 
-def caption_shard(dataset: Dataset, shard: Shard, config: CaptionConfig, backoff: Backoff | None = None) -> Shard:
+def caption_shard(dataset: Dataset, shard: Shard, config: CaptionConfig, waits: Waits | None = None) -> Shard:
     """Caption what the policy names: tables `samples`, `captions`, `rejects`, `caption_rejects`, `attempts`.
 
     Samples are rows of `schema.FILTERED`, captions of `schema.CAPTIONS`, a
     sample's originals first. A sample that ends without any caption is rejected
     (`no_caption`, not asked for) or failed (`caption_transient`,
-    `caption_permanent`, `caption_refused`); one that has originals is kept.
-    Transient failures stay open, and a rerun asks for just those.
+    `caption_permanent`, `caption_refused`, `caption_budget`); one that has
+    originals is kept. Transient and budget failures stay open: a rerun asks for
+    those that have a request left.
 
     Raises:
         ConfigError: a caption is wanted and address, model or key are missing or refused.
         UserError: nobody answers at the address.
     """
-    identities = dataset.read(shard, Step.FILTERED, "samples", ["id", "sha256"])
-    captioned = dataset.read(shard, Step.FILTERED, "captions", ["id"])["id"]
-    wanted = _wanted(identities, captioned, config)
-    said = ask(dataset, shard, wanted, config, backoff or Backoff()) if wanted.num_rows else Answers.none()
+    wanted = wanted_pictures(dataset, shard, config)
+    asker = Asker.of(config)
+    said = ask(dataset, shard, wanted, asker, waits or Waits()) if wanted.num_rows else Answers.none()
 
     def work(_: Manifest | None) -> Result:
-        return _put_together(dataset, shard, said, config)
+        return _put_together(dataset, shard, said, asker)
 
     reads = [
         dataset.digest(shard, Step.FILTERED, "samples", FILTERED.names),
         dataset.digest(shard, Step.FILTERED, "captions", CAPTIONS.names),
         *said.digests,
     ]
-    return run_once(dataset, shard, Step.CAPTIONED, reads, _settings(config, wanted), work)
+    return run_once(dataset, shard, Step.CAPTIONED, reads, _settings(asker, wanted), work)
 
 
-def _wanted(identities: pa.Table, captioned: pa.ChunkedArray, config: CaptionConfig) -> pa.Table:
+_IDENTITY = ["id", "sha256", "width", "height"]
+
+
+def wanted_pictures(dataset: Dataset, shard: Shard, config: CaptionConfig) -> pa.Table:
+    """The pictures of a shard of 01_filtered that the policy names: id, sha256, width, height."""
+    identities = dataset.read(shard, Step.FILTERED, "samples", _IDENTITY)
+    captioned = dataset.read(shard, Step.FILTERED, "captions", ["id"])["id"]
     if config.policy == "all":
         return identities
     if config.policy == "none":
@@ -53,17 +62,16 @@ def _wanted(identities: pa.Table, captioned: pa.ChunkedArray, config: CaptionCon
     return identities.filter(pc.invert(pc.is_in(identities["id"], value_set=captioned)))
 
 
-def _settings(config: CaptionConfig, wanted: pa.Table) -> dict[str, str | None]:
+def _settings(asker: Asker, wanted: pa.Table) -> dict[str, Any]:
     """What marks new captions; how they were asked for is in the key of the answers."""
-    if not wanted.num_rows:
-        return {"policy": config.policy}
-    return {"policy": config.policy, "model": config.model, "language": config.language}
+    policy: dict[str, Any] = {"policy": asker.config.policy}
+    return {**policy, "ask": asker.settings()} if wanted.num_rows else policy
 
 
-def _put_together(dataset: Dataset, shard: Shard, said: Answers, config: CaptionConfig) -> Result:
+def _put_together(dataset: Dataset, shard: Shard, said: Answers, asker: Asker) -> Result:
     samples = dataset.read(shard, Step.FILTERED, "samples")
     originals = dataset.read(shard, Step.FILTERED, "captions")
-    captions = _in_order_of(pa.concat_tables([originals, _new_captions(said.answers, config)]), samples["id"])
+    captions = in_order_of(pa.concat_tables([originals, new_captions(said.answers, samples, asker)]), samples["id"])
     has_caption = pc.is_in(samples["id"], value_set=captions["id"])
     kept = samples.filter(has_caption)
     rejects = _rejects(samples.filter(pc.invert(has_caption)), said.attempts)
@@ -78,18 +86,21 @@ def _put_together(dataset: Dataset, shard: Shard, said: Answers, config: Caption
         },
         samples=Counts.of(kept.num_rows, rejects["outcome"], came=samples.num_rows),
         captions=Counts(came=originals.num_rows + asked, kept=captions.num_rows, failed=asked - answered),
-        open=len(said.transient),
-        facts=_spent(said.attempts),
+        open=said.open,
+        facts=spent(said.attempts),
     )
 
 
-def _new_captions(answers: pa.Table, config: CaptionConfig) -> pa.Table:
-    n = answers.num_rows
-    origin = f"model:{config.model}"
-    return caption_table(answers["id"].to_pylist(), answers["text"].to_pylist(), [config.language] * n, [origin] * n)
+def new_captions(answers: pa.Table, samples: pa.Table, asker: Asker) -> pa.Table:
+    """Answers as rows of `schema.CAPTIONS`."""
+    rows = samples.take(pc.index_in(answers["id"], value_set=samples["id"]))
+    sides = pc.min_element_wise(rows["width"], rows["height"]).to_pylist()
+    origins = [asker.origin(asker.is_small(side)) for side in sides]
+    languages: list[str | None] = [asker.config.language] * len(origins)
+    return caption_table(answers["id"].to_pylist(), answers["text"].to_pylist(), languages, origins)
 
 
-def _in_order_of(captions: pa.Table, ids: pa.ChunkedArray) -> pa.Table:
+def in_order_of(captions: pa.Table, ids: pa.ChunkedArray) -> pa.Table:
     """Captions in the order of their samples; within one, as they came: the originals, then the new."""
     place = pc.index_in(captions["id"], value_set=ids)
     rows = pa.table({"place": place, "row": pa.array(range(captions.num_rows), pa.int64())})
@@ -108,11 +119,11 @@ def _rejects(samples: pa.Table, attempts: pa.Table) -> pa.Table:
         outcome=pc.if_else(pc.is_null(failure), "rejected", "failed"),
         code=pc.fill_null(pc.binary_join_element_wise("caption", failure, "_"), "no_caption"),
         detail=attempts["message"].take(rows),
-        retryable=pc.fill_null(pc.equal(failure, "transient"), False),
+        retryable=pc.fill_null(pc.is_in(failure, value_set=pa.array(OPEN_FAILURES)), False),
     )
 
 
-def _spent(attempts: pa.Table) -> dict[str, int]:
-    """What this shard's asking took, as far as the API reports it."""
+def spent(attempts: pa.Table) -> dict[str, float]:
+    """What this shard's captions took, as far as the API reports it."""
     totals = {name: pc.sum(attempts[name]).as_py() or 0 for name in ("requests", "input_tokens", "output_tokens")}
-    return {"asked": attempts.num_rows, **totals}
+    return {"asked": attempts.num_rows, **totals, "cost": pc.sum(attempts["cost"]).as_py() or 0.0}

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 
-from vlmdata.export.tallies import Tallies
+from vlmdata.export.mix import SYNTHETIC
+from vlmdata.export.tallies import Tallies, quantile
 
 _LONGEST_LIST = 30
 _NONE = "-"
@@ -54,6 +55,7 @@ def card(manifest: Mapping[str, Any], tallies: Tallies, facts: CardFacts) -> str
         _funnel(facts.get("stages", {})),
         _judged(facts.get("thresholds", []), tallies),
         _captions(facts.get("captioner"), tallies),
+        _mix(manifest["settings"].get("captions"), tallies),
         _counted("Licences", "licence", "pictures", tallies.get("license", Counter())),
         _counted("Languages", "language", "captions", tallies.get("language", Counter())),
         "## Known limits\n\n" + "\n".join(f"- {limit}" for limit in _LIMITS),
@@ -122,6 +124,64 @@ def _judged(thresholds: Sequence[Threshold], tallies: Tallies) -> str:
 def _captions(captioner: str | None, tallies: Tallies) -> str:
     asked = f"The captioner that was asked: {_code(captioner)}.\n\n" if captioner else ""
     return _counted("Where captions come from", "origin", "captions", tallies.get("origin", Counter()), asked)
+
+
+def _mix(asked: Mapping[str, Any] | None, tallies: Tallies) -> str:
+    """The mix of captions that was asked for, if one was, and what it came to."""
+    if asked is None:
+        return ""
+    lines = [*_draw(asked["synthetic_share"], tallies), *_bounds(asked["min_words"], asked["max_words"], tallies)]
+    return "\n\n".join(["## Caption mix", "\n".join(f"- {line}" for line in lines), _kinds(tallies), _lengths(tallies)])
+
+
+def _draw(share: float | None, tallies: Tallies) -> list[str]:
+    if share is None:
+        return []
+    drawn = tallies.get("drawn", Counter())
+    both = drawn.total()
+    reached = f" ({100 * drawn['synthetic'] / both:.1f} %)" if both else ""
+    return [
+        f"Asked for: of the pictures with captions of both kinds, {100 * share:.4g} % with a model's alone, "
+        "the others with their originals alone.",
+        f"Reached: a model's for {drawn['synthetic']:,}{reached} of {both:,} such pictures; "
+        f"{_left_out(tallies, 'mix')}.",
+    ]
+
+
+def _bounds(least: int, most: int | None, tallies: Tallies) -> list[str]:
+    bounds = {"at least": least or None, "at most": most}
+    named = " and ".join(f"{which} {words:,}" for which, words in bounds.items() if words is not None)
+    asked = f"Asked for: captions of {named} words, for pictures that have one"
+    return [f"{asked}; {_left_out(tallies, 'length')}."] if named else []
+
+
+def _left_out(tallies: Tallies, code: str) -> str:
+    return f"{tallies.get('left_out', Counter())[code]:,} captions are left out for it"
+
+
+def _kinds(tallies: Tallies) -> str:
+    """Originals, whichever way they came, and each model's captions, whatever it was asked."""
+    kinds: Counter[str] = Counter()
+    for origin, count in tallies.get("origin", Counter()).items():
+        model = str(origin).partition("|")[0]
+        kinds[_code(model) if model.startswith(SYNTHETIC) else "original"] += count
+    rows = [[kind, f"{n:,}", f"{100 * n / kinds.total():.1f}"] for kind, n in sorted(kinds.items(), key=_most_first)]
+    return _table(["written by", "captions", "%"], rows[:_LONGEST_LIST])
+
+
+def _most_first(counted: tuple[str, int]) -> tuple[int, str]:
+    return -counted[1], counted[0]
+
+
+def _lengths(tallies: Tallies) -> str:
+    words = tallies.get("words", Counter())
+    if not words:
+        return "No captions."
+    median, p5, p95 = (quantile(words, share) for share in (0.5, 0.05, 0.95))
+    return (
+        f"Words a caption: median {median}, p5 {p5}, p95 {p95}. "
+        "Each Chinese or Japanese character counts as a word, having no spaces between."
+    )
 
 
 def _counted(title: str, what: str, of: str, counts: Counter[str | None], before: str = "") -> str:

@@ -8,15 +8,13 @@ replaced, what it alone had is removed; nothing else is touched.
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Iterable
 from hashlib import sha256
 from typing import Any
 
 from vlmdata.errors import StoreError, UserError
-from vlmdata.store import LocalStore, S3Store, Store, open_store
+from vlmdata.store import Store, open_store
 
 CARD, MANIFEST = "README.md", "MANIFEST.json"
 _OURS = re.compile(r"[a-z]+/[0-9]+\.[a-z]+|README\.md")
@@ -32,8 +30,8 @@ def copy_export(store: Store, prefix: str, path: str) -> str:
         UserError: the folder holds another dataset's export, or files that are no export's.
         StoreError: the folder cannot be written, or gives back other bytes.
     """
-    target = open_store(path)
-    target.check()
+    target = open_store(path, "export.path")
+    target.check(create=False)
     final = store.get(f"{prefix}/{MANIFEST}")
     manifest = json.loads(final)
     digests = {file["path"]: file["sha256"] for file in manifest["files"]}
@@ -41,12 +39,12 @@ def copy_export(store: Store, prefix: str, path: str) -> str:
     if _read(target, MANIFEST) == final and all(target.exists(name) for name in digests):
         return target.url
     before = _earlier_names(target, path, manifest["dataset"], digests)
-    _replace(target, MANIFEST, _unfinished(manifest, {*before, *digests}))
+    target.replace(MANIFEST, _unfinished(manifest, {*before, *digests}))
     for name, digest in digests.items():
         _copy(store, f"{prefix}/{name}", target, name, digest)
     for name in sorted(before - set(digests)):
-        _remove(target, name)
-    _replace(target, MANIFEST, final)
+        target.delete(name)
+    target.replace(MANIFEST, final)
     return target.url
 
 
@@ -86,7 +84,7 @@ def _unfinished(final: dict[str, Any], names: set[str]) -> bytes:
 def _copy(store: Store, source: str, target: Store, name: str, digest: str) -> None:
     if target.exists(name) and _digest(target.get(name)) == digest:
         return
-    _replace(target, name, store.get(source))
+    target.replace(name, store.get(source))
     if _digest(target.get(name)) != digest:
         raise StoreError(f"{target.locate(name)}: is not what was exported; its disk or {source} is damaged")
 
@@ -97,29 +95,3 @@ def _digest(data: bytes) -> str:
 
 def _read(target: Store, name: str) -> bytes | None:
     return target.get(name) if target.exists(name) else None
-
-
-def _replace(target: Store, name: str, data: bytes) -> None:
-    """Write a name that may be taken, whole or not at all."""
-    if not isinstance(target, LocalStore):
-        target.put(name, data)
-        return
-    place = target.root / name
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=place.parent, prefix=".part-")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, place)
-    except OSError as error:
-        raise StoreError(f"export.path: {place}: cannot be written ({error.strerror})") from error
-
-
-def _remove(target: Store, name: str) -> None:
-    if isinstance(target, LocalStore):
-        (target.root / name).unlink(missing_ok=True)
-    elif isinstance(target, S3Store):
-        target.fs.rm_file(f"{target.root}/{name}")

@@ -15,10 +15,15 @@ from vlmdata.export.copy import CARD, MANIFEST, copy_export
 from vlmdata.export.plan import export_key
 from vlmdata.export.tallies import added_up
 from vlmdata.layout import Step
+from vlmdata.store import Store
 
 
 def finish_export(dataset: Dataset, shards: Sequence[Shard], config: ExportConfig, facts: CardFacts) -> str:
-    """Describe an export whose shards are all written; returns its folder or URL.
+    """Describe an export whose shards are all written; returns its place.
+
+    The place is a path relative to the dataset's store if the export lies in
+    it, so that it holds wherever the store is moved or copied; `locate_export`
+    finds it. Else it is a folder's absolute path, or a URL.
 
     MANIFEST.json follows from the exported content and settings alone, and is
     put last: an export without one was interrupted. The card also tells `facts`
@@ -38,8 +43,14 @@ def finish_export(dataset: Dataset, shards: Sequence[Shard], config: ExportConfi
     dataset.store.create(f"{prefix}/{CARD}", card(manifest, tallies, facts).encode())
     dataset.store.create(f"{prefix}/{MANIFEST}", _json(manifest))
     if config.path is None:
-        return dataset.store.locate(prefix)
-    return copy_export(dataset.store, prefix, config.path)
+        return prefix
+    copied, store = copy_export(dataset.store, prefix, config.path), f"{dataset.store.url.rstrip('/')}/"
+    return copied.removeprefix(store)
+
+
+def locate_export(store: Store, place: str) -> str:
+    """The folder or URL of what `finish_export` returned; a place that is absolute stays what it is."""
+    return place if "://" in place or place.startswith("/") else store.locate(place)
 
 
 def _key(done: Sequence[Manifest], config: ExportConfig) -> str:

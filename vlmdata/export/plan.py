@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from vlmdata.checkpoint import Counts, Dataset, Result, Shard, run_once, step_key
 from vlmdata.config import ExportConfig
 from vlmdata.cuts import cuts
+from vlmdata.export.mix import is_set
 from vlmdata.export.rows import CAPTION_COLUMNS, SAMPLE_COLUMNS, row_digests, with_captions
 from vlmdata.layout import Step
 from vlmdata.schema import SAMPLES
@@ -53,8 +54,13 @@ def plan_export(dataset: Dataset, shards: list[Shard], config: ExportConfig) -> 
 
 def export_key(row_digests: bytes, config: ExportConfig) -> str:
     """The name of an export: 32 hex digits of its rows, in order, and its settings."""
+    return step_key(Step.FINAL, [sha256(row_digests).hexdigest()], export_settings(config))
+
+
+def export_settings(config: ExportConfig) -> dict[str, Any]:
+    """What decides an export's content, as its name and its manifest tell it; a mix only where one is set."""
     settings = {**config.settings(), "formats": sorted(set(config.formats))}
-    return step_key(Step.FINAL, [sha256(row_digests).hexdigest()], settings)
+    return settings if is_set(config.captions) else {k: v for k, v in settings.items() if k != "captions"}
 
 
 def _in_source_order(dataset: Dataset, shards: list[Shard]) -> pa.Table:

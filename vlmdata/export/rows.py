@@ -48,8 +48,11 @@ def with_captions(samples: pa.Table, captions: pa.Table) -> pa.Table:
     order = np.argsort(position, kind="stable")
     captions, position = captions.filter(ours).take(pa.array(order)), position[order]
     offsets = np.searchsorted(position, np.arange(samples.num_rows + 1)).astype(np.int32)
-    columns = [samples[name] for name in SAMPLE_COLUMNS]
-    return pa.table([*columns, _best(captions, position, offsets), _lists(captions, offsets)], schema=ROWS)
+    best = _best(captions, position, offsets)
+    columns = [samples[name] for name in _FROM_SAMPLES]
+    # Its best caption may be one that the export leaves out.
+    score = pc.coalesce(best["score"], samples["best_score"])
+    return pa.table([*columns, score, best["text"], _lists(captions, offsets)], schema=ROWS)
 
 
 def _lists(captions: pa.Table, offsets: np.ndarray) -> pa.Array:
@@ -61,13 +64,13 @@ def _lists(captions: pa.Table, offsets: np.ndarray) -> pa.Array:
     )
 
 
-def _best(captions: pa.Table, position: np.ndarray, offsets: np.ndarray) -> pa.Array:
-    """Each sample's caption of the highest score; unscored ones come last."""
+def _best(captions: pa.Table, position: np.ndarray, offsets: np.ndarray) -> pa.Table:
+    """Text and score of each sample's caption of the highest score; unscored ones come last."""
     score = np.nan_to_num(captions["score"].to_numpy().astype(np.float32), nan=-np.inf)
     ranked = np.lexsort((np.arange(len(score)), -score, position))
     first = np.append(ranked, -1)[offsets[:-1]]
     without = offsets[1:] == offsets[:-1]
-    return _whole(captions["text"].take(pa.array(first, mask=without)))
+    return captions.select(["text", "score"]).take(pa.array(first, mask=without)).combine_chunks()
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:

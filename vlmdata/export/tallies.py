@@ -1,4 +1,4 @@
-"""What a card says of an export, counted shard by shard: licences, languages, origins, models."""
+"""What a card says of an export, counted shard by shard: licences, languages, origins, models, and what a mix left."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from vlmdata.export.mix import is_synthetic, word_counts
 
 TALLIES = pa.schema(
     [
@@ -19,8 +21,12 @@ TALLIES = pa.schema(
 Tallies = dict[str, Counter[str | None]]
 
 
-def tally(rows: pa.Table) -> pa.Table:
-    """Count the exported rows (`rows.ROWS`): a table of `TALLIES`."""
+def tally(rows: pa.Table, left_out: pa.Table | None = None) -> pa.Table:
+    """Count the exported rows (`rows.ROWS`): a table of `TALLIES`.
+
+    With `left_out`, the rejects of `mix.mixed`, also what the mix came to: `words` (captions of
+    so many), `drawn` (samples of both kinds, by the kind exported) and `left_out` (captions, by code).
+    """
     captions = pc.list_flatten(rows["captions"])
     origin = pc.replace_substring_regex(pc.struct_field(captions, "origin"), "^duplicate:.*$", "duplicate")
     model = pc.struct_field(captions, "model")
@@ -32,7 +38,18 @@ def tally(rows: pa.Table) -> pa.Table:
         _counts("model", model),
         _counts("starter", origin.filter(by_starter)),
     ]
-    return pa.concat_tables(counted)
+    return pa.concat_tables(counted if left_out is None else [*counted, *_mixed(captions, left_out)])
+
+
+def _mixed(captions: pa.ChunkedArray, left_out: pa.Table) -> list[pa.Table]:
+    by_draw = left_out.filter(pc.equal(left_out["code"], "mix"))
+    lost = pa.table({"id": by_draw["id"], "synthetic": is_synthetic(by_draw["origin"])})
+    lost = lost.group_by(["id", "synthetic"]).aggregate([])
+    return [
+        _counts("words", pc.cast(word_counts(pc.struct_field(captions, "text")), pa.string())),
+        _counts("drawn", pc.if_else(lost["synthetic"], "original", "synthetic")),
+        _counts("left_out", left_out["code"]),
+    ]
 
 
 def _is_starter(names: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -53,3 +70,15 @@ def added_up(tables: Iterable[pa.Table]) -> Tallies:
         for row in table.to_pylist():
             total.setdefault(row["what"], Counter())[row["value"]] += row["count"]
     return total
+
+
+def quantile(counts: Counter[str | None], share: float) -> int | None:
+    """The least number that `share` of all counted are not above (nearest rank); none if nothing is counted."""
+    rank = share * counts.total()
+    numbers = sorted((int(value), count) for value, count in counts.items() if value is not None)
+    reached = 0
+    for number, count in numbers:
+        reached += count
+        if reached >= rank:
+            return number
+    return None

@@ -2,7 +2,8 @@
 
 Names are relative to the tree's root and use `/`. A name that leads outside the
 root, by `..` or by a symbolic link, is treated as if it were not there: captions
-and archives come from strangers.
+and archives come from strangers. A link that is found there is listed as lost,
+so that its absence is seen; a link to a folder is not followed.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ PICTURE_SUFFIXES = frozenset(
 )
 """Generous: what cannot be decoded is then rejected with a reason, not passed over."""
 
+LEADS_NOWHERE = "that leads outside of the source, or to nothing"
+
 _OUTSIDE = "not a file of this source"
 
 
@@ -36,11 +39,15 @@ def is_picture(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file of a tree; `version` changes when the file does."""
+    """A file of a tree; `version` changes when the file does.
+
+    One that is `lost` is a link that leads outside the tree or to nothing, and cannot be read.
+    """
 
     name: str
     size: int
     version: str
+    lost: bool = False
 
 
 class Tree:
@@ -49,7 +56,7 @@ class Tree:
     root: str
 
     def scan(self) -> Iterator[File]:
-        """Every regular file that is not hidden nor in a hidden folder, in any order.
+        """Every regular or lost file that is not hidden nor in a hidden folder, in any order.
 
         Raises:
             SourceError: there is no such folder, or part of it may not be listed.
@@ -75,7 +82,13 @@ class Tree:
 
 
 def open_tree(path: str) -> Tree:
-    """The folder at `path`: local, or any URL that fsspec knows, such as s3://bucket/pictures."""
+    """The folder at `path`: local, or any URL that fsspec knows, such as s3://bucket/pictures.
+
+    Raises:
+        SourceError: no folder can have that name, or the URL cannot be used.
+    """
+    if "\0" in path:
+        raise SourceError(f"source: {path!r} holds a NUL character, which no path can; correct it")
     scheme, separator, rest = path.partition("://")
     if not separator:
         return LocalTree(path)
@@ -103,7 +116,7 @@ def find_archives(path: str, suffixes: tuple[str, ...]) -> list[File]:
     """The files of one kind that `path` means, sorted by name.
 
     Raises:
-        SourceError: there are none.
+        SourceError: there are none, or one is lost.
     """
     tree = archive_tree(path, suffixes)
     if not _is_literal(path):
@@ -116,6 +129,9 @@ def find_archives(path: str, suffixes: tuple[str, ...]) -> list[File]:
     if not found:
         expected = "give a folder that holds some, one file, or a pattern"
         raise SourceError(f"source.path = {path!r}: no {suffixes[0]} file found; {expected}")
+    if lost := next((file.name for file in found if file.lost), None):
+        where = f"{tree.root.rstrip('/')}/{lost}"
+        raise SourceError(f"{where}: a link {LEADS_NOWHERE}; put the file itself there, or remove the link")
     return sorted(found, key=lambda file: file.name)
 
 
@@ -162,10 +178,16 @@ class LocalTree(Tree):
 
     def _entry(self, entry: os.DirEntry[str], name: str) -> File | None:
         if entry.is_symlink():
-            return self.stat(name)
+            return self._linked(name)
         if not entry.is_file(follow_symlinks=False):
             return None
         return _local_file(name, entry.stat(follow_symlinks=False))
+
+    def _linked(self, name: str) -> File | None:
+        try:
+            return _local_file(name, os.stat(self._inside(name)))
+        except OSError:
+            return File(name, 0, "", lost=True)
 
     def stat(self, name: str) -> File | None:
         try:
@@ -190,6 +212,8 @@ class LocalTree(Tree):
         return open(path, "rb")
 
     def _inside(self, name: str) -> str:
+        if "\0" in name:
+            raise FileNotFoundError(0, _OUTSIDE, name)
         path = os.path.realpath(os.path.join(self._real, name))
         if os.path.isabs(name) or os.path.commonpath([path, self._real]) != self._real:
             raise FileNotFoundError(0, _OUTSIDE, name)

@@ -2,7 +2,8 @@
 
 Every file whose name ends as a picture's does is a sample, and every file that a
 caption row names; hidden files and folders are not. A caption row whose file is
-not below the folder is listed as missing.
+not below the folder is listed as missing, and so is a picture that is a link to
+somewhere outside of it or to nothing.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ import pyarrow.compute as pc
 from vlmdata.config import FolderSource
 from vlmdata.errors import SourceError
 from vlmdata.ingest.captions import CAPTION_LIST, Caption, read_captions, text_captions
-from vlmdata.ingest.files import File, Tree, is_picture, open_tree, reason
-from vlmdata.schema import LISTING
+from vlmdata.ingest.files import LEADS_NOWHERE, File, Tree, is_picture, open_tree, reason
+from vlmdata.schema import LISTING, filled
 
 _SIDECAR_BATCH = 4_096
 
-_FILES = pa.schema([LISTING.field("key"), LISTING.field("size"), LISTING.field("version")])
+_FILES = pa.schema([LISTING.field(name) for name in ("key", "size", "version", "missing")])
 
 
 def fingerprint(source: FolderSource) -> None:
@@ -32,12 +33,15 @@ def list_rows(source: FolderSource) -> pa.Table:
     """The folder's samples, sorted by path; no picture is opened.
 
     Raises:
-        SourceError: there is no such folder, no picture in it, or captions that cannot be used.
+        SourceError: there is no such folder, no picture in it that can be read, or captions that cannot be used.
     """
     tree = open_tree(source.path)
     rows = _with_caption_file(tree, source.captions) if source.captions else _with_sidecars(tree)
     if not rows.num_rows:
         raise SourceError(f"source.path = {source.path!r}: no picture found; expected files such as .jpg or .png")
+    if pc.all(rows["missing"]).as_py():
+        none = f"each of its {rows.num_rows} pictures is a link {LEADS_NOWHERE}"
+        raise SourceError(f"source.path = {source.path!r}: {none}; put the files themselves there")
     return rows.sort_by("key")
 
 
@@ -57,12 +61,14 @@ def _with_caption_file(tree: Tree, path: str) -> pa.Table:
     captions = read_captions(path)
     files = _file_table(tree.scan())
     pictures = files.filter(_is_sample(files["key"], captions["file"], _name_below(tree, path)))
-    named = captions.filter(pc.invert(pc.is_in(captions["file"], value_set=pictures["key"])))
+    there = pictures.filter(pc.invert(pictures["missing"]))
+    named = captions.filter(pc.invert(pc.is_in(captions["file"], value_set=there["key"])))
     found, absent = _look_up(tree, named)
     if captions.num_rows and absent.num_rows == captions.num_rows:
         raise SourceError(_all_missing(tree, path, captions))
-    there = _listing(pa.concat_tables([pictures, found]), captions)
-    return pa.concat_tables([there, _missing(absent)])
+    lost = pictures.filter(pictures["missing"])
+    silent = lost.filter(pc.invert(pc.is_in(lost["key"], value_set=captions["file"])))
+    return pa.concat_tables([_listing(pa.concat_tables([there, found, silent]), captions), _missing(absent)])
 
 
 def _is_sample(keys: pa.ChunkedArray, named: pa.ChunkedArray, caption_file: str | None) -> pa.Array:
@@ -94,31 +100,28 @@ def _all_missing(tree: Tree, path: str, captions: pa.Table) -> str:
 def _listing(files: pa.Table, captions: pa.Table) -> pa.Table:
     at = pc.index_in(files["key"], value_set=captions["file"])
     given = captions.select(["captions", "license", "url"]).take(at)
-    return _rows(files, given["captions"], given["license"], given["url"], missing=False)
+    return _rows(files, given["captions"], given["license"], given["url"])
 
 
 def _missing(absent: pa.Table) -> pa.Table:
-    nothing = pa.nulls(absent.num_rows)
-    files = pa.table([absent["file"], nothing.cast(pa.int64()), nothing.cast(pa.string())], schema=_FILES)
-    return _rows(files, absent["captions"], absent["license"], absent["url"], missing=True)
+    files = filled(_FILES, absent.num_rows, key=absent["file"], missing=True)
+    return _rows(files, absent["captions"], absent["license"], absent["url"])
 
 
-def _rows(files: pa.Table, captions: pa.Array, licence: pa.Array, url: pa.Array, *, missing: bool) -> pa.Table:
-    n = files.num_rows
-    nothing = pa.nulls(n, pa.string())
-    flags = pa.array([missing] * n, pa.bool_())
-    columns = [files["key"], files["key"], nothing, pa.nulls(n, pa.int64()), files["size"], files["version"]]
-    return pa.table([*columns, url, licence, flags, captions], schema=LISTING)
+def _rows(files: pa.Table, captions: pa.Array, licence: pa.Array, url: pa.Array) -> pa.Table:
+    said = {"captions": captions, "license": licence, "url": url}
+    known = {name: files[name] for name in _FILES.names}
+    return filled(LISTING, files.num_rows, location=files["key"], **known, **said)
 
 
 def _with_sidecars(tree: Tree) -> pa.Table:
     files = _file_table(tree.scan())
-    keys = files["key"].to_pylist()
-    pictures = files.filter(pa.array([is_picture(key) for key in keys], pa.bool_()))
+    pictures = files.filter(pa.array([is_picture(key) for key in files["key"].to_pylist()], pa.bool_()))
+    keys = files.filter(pc.invert(files["missing"]))["key"].to_pylist()
     texts = {key for key in keys if key.endswith((".txt", ".TXT"))}
     captions = _sidecar_captions(tree, pictures["key"].to_pylist(), texts)
     nothing = pa.nulls(pictures.num_rows, pa.string())
-    return _rows(pictures, captions, nothing, nothing, missing=False)
+    return _rows(pictures, captions, nothing, nothing)
 
 
 def _sidecar_captions(tree: Tree, pictures: list[str], texts: set[str]) -> pa.ChunkedArray:
@@ -148,10 +151,11 @@ def _captions(name: str | None, data: bytes | OSError | None) -> list[Caption]:
 
 
 def _file_table(files: Iterator[File]) -> pa.Table:
-    """Columns of files, flushed as they fill."""
+    """Columns of files, flushed as they fill; of those that are lost there is nothing to say."""
     batches, waiting = [], []
     for file in files:
-        waiting.append({"key": file.name, "size": file.size, "version": file.version})
+        size, version = (None, None) if file.lost else (file.size, file.version)
+        waiting.append({"key": file.name, "size": size, "version": version, "missing": file.lost})
         if len(waiting) == _SIDECAR_BATCH:
             batches.append(pa.RecordBatch.from_pylist(waiting, schema=_FILES))
             waiting = []

@@ -31,6 +31,8 @@ _SAID = ("lang", "language", "license", "LICENSE", "url", "URL")
 _TEXT_ROWS = 4_096
 _PICTURE_ROWS = 32
 _BUFFER = 4 << 20
+_LARGEST = 2**31
+"""Bytes of one value, at most: its length is an int32. A stranger's metadata may claim any."""
 
 
 def fingerprint(source: ParquetSource) -> list[str]:
@@ -145,12 +147,13 @@ def _batches(table: pq.ParquetFile, file: File, columns: _Columns) -> Iterator[p
     first = 0
     for group in range(table.num_row_groups):
         absent = _absent(table, group, columns)
+        size = _size(table, group, columns, present=len(absent) - int(absent.sum()))
         start = 0
         for texts in _texts(table, group, columns):
             stop = start + len(texts)
             rows = zip(range(start, stop), texts, absent[start:stop].tolist(), strict=True)
             yield pa.RecordBatch.from_pylist(
-                [_row(file, first + at, at, row, columns, missing) for at, row, missing in rows],
+                [_row(file, first + at, at, row, columns, None if missing else size) for at, row, missing in rows],
                 schema=LISTING,
             )
             start = stop
@@ -167,11 +170,23 @@ def _texts(table: pq.ParquetFile, group: int, columns: _Columns) -> Iterator[lis
         yield batch.to_pylist()
 
 
+def _pictures(table: pq.ParquetFile, group: int, columns: _Columns) -> Any:
+    """What the file says of a row group's pictures."""
+    meta = table.metadata.row_group(group)
+    leaves = (meta.column(index) for index in range(meta.num_columns))
+    return next(leaf for leaf in leaves if leaf.path_in_schema == columns.bytes)
+
+
+def _size(table: pq.ParquetFile, group: int, columns: _Columns, present: int) -> int:
+    """Bytes of a picture of a row group, on average: without reading them nothing says more."""
+    total = int(_pictures(table, group, columns).total_uncompressed_size)
+    return min(max(-(-total // max(present, 1)), 0), _LARGEST)
+
+
 def _absent(table: pq.ParquetFile, group: int, columns: _Columns) -> np.ndarray[Any, Any]:
     """Which rows of a row group have no bytes: by its statistics if these say none or all, else by a look."""
     meta = table.metadata.row_group(group)
-    leaves = [meta.column(index) for index in range(meta.num_columns)]
-    leaf = next(leaf for leaf in leaves if leaf.path_in_schema == columns.bytes)
+    leaf = _pictures(table, group, columns)
     nulls = leaf.statistics.null_count if leaf.statistics and leaf.statistics.has_null_count else None
     if nulls in (0, meta.num_rows):
         return np.full(meta.num_rows, nulls != 0)
@@ -191,7 +206,8 @@ def _leaf(batch: pa.RecordBatch) -> pa.Array:
     return pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
 
 
-def _row(file: File, row: int, at: int, raw: dict[str, Any], columns: _Columns, missing: bool) -> dict[str, Any]:
+def _row(file: File, row: int, at: int, raw: dict[str, Any], columns: _Columns, size: int | None) -> dict[str, Any]:
+    """One row of the listing; no size: there is no picture."""
     said = {name: raw.get(name) for name in columns.said}
     captions = raw.get(columns.caption) if columns.caption else None
     try:
@@ -201,7 +217,7 @@ def _row(file: File, row: int, at: int, raw: dict[str, Any], columns: _Columns, 
             f"{file.name} row {row}: {error}; expected text, a list of texts, or of text and lang"
         ) from None
     place = {"location": file.name, "member": str(row), "offset": at, "version": file.version}
-    return {"key": _key(file, row, raw, columns), **place, "size": None, "missing": missing, **heard}
+    return {"key": _key(file, row, raw, columns), **place, "size": size, "missing": size is None, **heard}
 
 
 def _key(file: File, row: int, raw: dict[str, Any], columns: _Columns) -> str:

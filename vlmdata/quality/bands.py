@@ -18,11 +18,13 @@ from vlmdata.config import QualityConfig
 from vlmdata.layout import Step
 from vlmdata.quality.judges import Judges, judges
 from vlmdata.schema import (
+    AGAIN,
     CAPTION_REJECTS,
     CAPTIONS,
     CHECKED,
     FILTERED,
     JUDGED_CAPTIONS,
+    MADE,
     REJECTS,
     SCORES,
     filled,
@@ -84,6 +86,26 @@ def bands(scores: pa.Table, bench: Judges) -> Band:
     )
 
 
+def best_of_several(band: Band, captions: pa.Table, scores: pa.ChunkedArray) -> Band:
+    """Of captions that a model was asked for more than once, the best stays accepted; the others are `outscored`."""
+    asked_again = captions["id"].filter(pc.match_substring(captions["origin"], AGAIN))
+    if not len(asked_again):
+        return band
+    made = pc.starts_with(captions["origin"], MADE)
+    rivals = pc.and_(pc.and_(pc.is_in(captions["id"], value_set=asked_again), made), pc.equal(band.outcome, ACCEPTED))
+    rows = pa.table({"id": captions["id"], "score": scores, "caption_id": captions["caption_id"]}).filter(rivals)
+    best = rows.sort_by([("id", "ascending"), ("score", "descending"), ("caption_id", "ascending")])
+    ids = best["id"].to_numpy(zero_copy_only=False)
+    first = np.concatenate([[True], ids[1:] != ids[:-1]]) if len(ids) else np.zeros(0, bool)
+    winners = best["caption_id"].filter(pa.array(first))
+    lost = pc.and_(rivals, pc.invert(pc.is_in(captions["caption_id"], value_set=winners))).combine_chunks()
+    return Band(
+        outcome=pc.if_else(lost, REJECTED, band.outcome),
+        code=pc.if_else(lost, "outscored", band.code),
+        bound=band.bound,
+    )
+
+
 def _bounds(languages: pa.ChunkedArray, bench: Judges) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Accept and reject bound of each caption, NaN where there is no judge."""
     encoded = pc.dictionary_encode(languages.combine_chunks())
@@ -99,7 +121,7 @@ def _work(dataset: Dataset, shard: Shard, bench: Judges) -> Result:
     samples = dataset.read(shard, Step.CAPTIONED, "samples")
     captions = dataset.read(shard, Step.CAPTIONED, "captions")
     scores = dataset.read(shard, Step.SCORES, "scores")
-    band = bands(scores, bench)
+    band = best_of_several(bands(scores, bench), captions, scores["score"])
     kept_mask = pc.equal(band.outcome, ACCEPTED)
     judged = _judged(captions, scores).filter(kept_mask)
     caption_rejects = _caption_rejects(captions, scores, band)

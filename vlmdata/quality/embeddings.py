@@ -21,6 +21,7 @@ from vlmdata.quality.judges import Judge
 
 Vectors = npt.NDArray[np.float32]
 
+
 def embed_shard(dataset: Dataset, shard: Shard, judge: Judge, device: str) -> Manifest:
     """Embed a shard's pictures with one model: table `images` (id, embedding float16 of the model's size)."""
     reads = [dataset.digest(shard, Step.CAPTIONED, "samples", ["id", "sha256"])]

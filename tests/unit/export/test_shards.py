@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -14,7 +16,7 @@ from vlmdata import layout
 from vlmdata.checkpoint import Dataset, Shard
 from vlmdata.config import ExportConfig
 from vlmdata.errors import BuildIncomplete, StoreError, UserError
-from vlmdata.export.finish import finish_export
+from vlmdata.export.finish import finish_export, locate_export
 from vlmdata.export.plan import plan_export
 from vlmdata.export.shards import export_shard
 from vlmdata.layout import Step
@@ -37,6 +39,11 @@ class Heard(Listener):
 
 def export(dataset: Dataset, shards: list[Shard], config: ExportConfig = SMALL) -> list[Shard]:
     return [export_shard(dataset, shard, config) for shard in plan_export(dataset, shards, config)]
+
+
+def finished_export(*given: Any) -> str:
+    """Where an export lies that is finished now."""
+    return locate_export(given[0].store, finish_export(*given))
 
 
 def tree(folder: str) -> dict[str, bytes]:
@@ -68,7 +75,7 @@ def test_the_bytes_do_not_depend_on_how_the_source_was_cut(source: Source, cut: 
     trees = []
     for size in (2, 3, 10):
         dataset, shards = cut(source(10), size, f"store{size}")
-        trees.append(tree(finish_export(dataset, export(dataset, shards), SMALL, {})))
+        trees.append(tree(finished_export(dataset, export(dataset, shards), SMALL, {})))
     assert trees[0] == trees[1] == trees[2]
     assert len(trees[0]) == 8
 
@@ -88,11 +95,11 @@ def test_another_cut_of_the_same_rows_finds_what_is_there(source: Source, cut: C
 
 def test_an_interrupted_export_goes_on_to_the_same_bytes(source: Source, cut: Cut) -> None:
     dataset, shards = cut(source(10), 3)
-    undisturbed = tree(finish_export(dataset, export(dataset, shards), SMALL, {}))
+    undisturbed = tree(finished_export(dataset, export(dataset, shards), SMALL, {}))
     dataset, shards = cut(source(10), 3, "disturbed")
     first, *_ = export(dataset, shards)
     Path(dataset.store.locate(first.manifests[Step.FINAL.value])).unlink()
-    assert tree(finish_export(dataset, export(dataset, shards), SMALL, {})) == undisturbed
+    assert tree(finished_export(dataset, export(dataset, shards), SMALL, {})) == undisturbed
 
 
 def test_progress_counts_every_sample(source: Source, cut: Cut) -> None:
@@ -135,19 +142,19 @@ def test_a_shard_of_which_nothing_is_left_writes_no_file(cut: Cut) -> None:
     done = export(dataset, shards)
     manifest = dataset.manifest(done[0], Step.FINAL)
     assert manifest.facts["files"] == [] and manifest.samples.failed == 1
-    assert json.loads((Path(finish_export(dataset, done, SMALL, {})) / "MANIFEST.json").read_text())["samples"] == 0
+    assert json.loads((Path(finished_export(dataset, done, SMALL, {})) / "MANIFEST.json").read_text())["samples"] == 0
 
 
 def test_no_sample_at_all_is_an_empty_export(cut: Cut) -> None:
     dataset, _ = cut({}, 1)
     assert plan_export(dataset, [], SMALL) == []
-    manifest = json.loads((Path(finish_export(dataset, [], SMALL, {})) / "MANIFEST.json").read_text())
+    manifest = json.loads((Path(finished_export(dataset, [], SMALL, {})) / "MANIFEST.json").read_text())
     assert manifest["files"] == [] and manifest["complete"] is True
 
 
 def test_the_manifest_lists_every_file_as_it_lies_there(source: Source, cut: Cut) -> None:
     dataset, shards = cut(source(6), 3)
-    place = finish_export(dataset, export(dataset, shards), SMALL, {})
+    place = finished_export(dataset, export(dataset, shards), SMALL, {})
     files = tree(place)
     manifest = json.loads(files.pop("MANIFEST.json"))
     files.pop("README.md")
@@ -172,16 +179,54 @@ def test_a_store_that_gives_back_other_bytes_is_noticed(source: Source, cut: Cut
 def test_an_export_that_lacks_a_shard_is_not_finished(source: Source, cut: Cut) -> None:
     dataset, shards = cut(source(6), 3)
     with pytest.raises(BuildIncomplete, match="1 of 2 shards"):
-        finish_export(dataset, export(dataset, shards)[:1], SMALL, {})
+        finished_export(dataset, export(dataset, shards)[:1], SMALL, {})
 
 
 def test_a_file_that_is_gone_is_noticed(source: Source, cut: Cut) -> None:
     dataset, shards = cut(source(6), 3)
     done = export(dataset, shards)
-    place = finish_export(dataset, done, SMALL, {})
+    place = finished_export(dataset, done, SMALL, {})
     (Path(place) / "webdataset/00001.tar").unlink()
     with pytest.raises(StoreError, match=r"00001\.tar: is gone"):
-        finish_export(dataset, done, SMALL, {})
+        finished_export(dataset, done, SMALL, {})
+
+
+def test_an_export_s_place_moves_with_its_store(source: Source, cut: Cut, tmp_path: Path) -> None:
+    dataset, shards = cut(source(2), 2)
+    place = finish_export(dataset, export(dataset, shards), SMALL, {})
+    dataset.store.root.rename(tmp_path / "moved")
+    moved = Dataset(str(tmp_path / "moved"), dataset.name)
+    assert (Path(locate_export(moved.store, place)) / "MANIFEST.json").is_file()
+
+
+def test_a_copy_into_the_store_moves_with_it_and_one_elsewhere_does_not(
+    source: Source, cut: Cut, tmp_path: Path
+) -> None:
+    dataset, shards = cut(source(2), 2)
+    done = export(dataset, shards)
+    inside = finish_export(dataset, done, copied_to(dataset.store.root / "copies/one"), {})
+    assert inside == "copies/one"
+    outside = finish_export(dataset, done, copied_to(tmp_path / "out"), {})
+    assert outside == locate_export(dataset.store, outside) == str(tmp_path / "out")
+
+
+def test_a_copy_needs_no_hard_links(source: Source, cut: Cut, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset, shards = cut(source(2), 2)
+    done = export(dataset, shards)
+    original = tree(finished_export(dataset, done, SMALL, {}))
+
+    def link(*_: Any) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    assert tree(finished_export(dataset, done, copied_to(tmp_path / "out"), {})) == original
+
+
+def test_a_copy_that_cannot_be_written_names_its_key(source: Source, cut: Cut, tmp_path: Path) -> None:
+    dataset, shards = cut(source(2), 2)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(StoreError, match=r"^export\.path: .*/file/below: cannot be written"):
+        finish_export(dataset, export(dataset, shards), copied_to(tmp_path / "file/below"), {})
 
 
 def copied_to(folder: Path, **more: Any) -> ExportConfig:
@@ -192,14 +237,14 @@ def test_a_copy_is_equal_and_is_mended_where_it_is_hurt(source: Source, cut: Cut
     dataset, shards = cut(source(6), 3)
     config = copied_to(tmp_path / "out")
     done = export(dataset, shards, config)
-    assert finish_export(dataset, done, config, {}) == str(tmp_path / "out")
-    original = tree(finish_export(dataset, done, SMALL, {}))
+    assert finished_export(dataset, done, config, {}) == str(tmp_path / "out")
+    original = tree(finished_export(dataset, done, SMALL, {}))
     assert tree(str(tmp_path / "out")) == original
     untouched = (tmp_path / "out/parquet/00000.parquet").stat().st_ino
     (tmp_path / "out/MANIFEST.json").write_text('{"dataset": "stamps", "export": "x", "complete": false, "files": []}')
     (tmp_path / "out/webdataset/00001.tar").write_bytes(b"half a")
     (tmp_path / "out/README.md").unlink()
-    finish_export(dataset, done, config, {})
+    finished_export(dataset, done, config, {})
     assert tree(str(tmp_path / "out")) == original
     assert (tmp_path / "out/parquet/00000.parquet").stat().st_ino == untouched
 
@@ -209,12 +254,12 @@ def test_a_copy_replaces_an_earlier_export_of_the_same_dataset_and_nothing_else(
 ) -> None:
     dataset, shards = cut(source(10), 5)
     out = tmp_path / "out"
-    finish_export(dataset, export(dataset, shards), copied_to(out), {})
+    finished_export(dataset, export(dataset, shards), copied_to(out), {})
     (out / "webdataset/notes.tar").write_text("mine")
     fewer = copied_to(out, formats=("webdataset",))
     done = export(dataset, shards[:1], fewer)
-    finish_export(dataset, done, fewer, {})
-    expected = tree(finish_export(dataset, done, ExportConfig(samples_per_shard=4, formats=("webdataset",)), {}))
+    finished_export(dataset, done, fewer, {})
+    expected = tree(finished_export(dataset, done, ExportConfig(samples_per_shard=4, formats=("webdataset",)), {}))
     assert tree(str(out)) == {**expected, "webdataset/notes.tar": b"mine"}
 
 
@@ -235,7 +280,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(
     out.mkdir()
     (out / file).write_text(content)
     with pytest.raises(UserError, match=says):
-        finish_export(dataset, export(dataset, shards), copied_to(out), {})
+        finished_export(dataset, export(dataset, shards), copied_to(out), {})
     assert tree(str(out)) == {file: content.encode()}
 
 
@@ -246,5 +291,5 @@ def test_a_manifest_that_names_files_outside_removes_none(source: Source, cut: C
     outside.write_text("mine")
     files = [{"path": "../precious.tar"}, {"path": str(outside)}]
     (out / "MANIFEST.json").write_text(json.dumps({"dataset": "stamps", "export": "1", "files": files}))
-    finish_export(dataset, export(dataset, shards), copied_to(out), {})
+    finished_export(dataset, export(dataset, shards), copied_to(out), {})
     assert outside.read_text() == "mine"

@@ -107,13 +107,49 @@ def test_nothing_outside_the_folder_is_ever_read(pictures: Path, tmp_path: Path,
         jsonl(tmp_path / "c.jsonl", {"file": file, "caption": "x"}, {"file": "d.webp", "caption": "y"}),
     )
     missing = [row for row in rows.values() if row["missing"]]
-    assert len(missing) == 1
+    assert {row["key"] for row in missing} == {os.path.normpath(file), "link.jpg"}
+    assert texts(rows[os.path.normpath(file)]) == [("x", None)]
     source = FolderSource(path=str(pictures))
     found, reasons = (
         read_rows(source, pa.Table.from_pylist(missing, schema=LISTING)) if "\0" not in file else ([None], ["x"])
     )
-    assert found == [None] and reasons[0]
-    assert "link.jpg" not in listed(pictures)
+    assert not any(found) and all(reasons)
+
+
+@pytest.mark.parametrize("captioned", [False, True])
+def test_a_link_to_outside_or_to_nothing_is_listed_as_missing(pictures: Path, tmp_path: Path, captioned: bool) -> None:
+    (tmp_path / "secret.jpg").write_bytes(b"secret")
+    (tmp_path / "secret.txt").write_bytes(b"secret")
+    (pictures / "inside.txt").write_text("hello")
+    for name, target in {
+        "out.jpg": tmp_path / "secret.jpg",
+        "out.txt": tmp_path / "secret.txt",
+        "a/dangling.jpg": pictures / "gone.jpg",
+        "loop.jpg": pictures / "loop.jpg",
+        "inside.jpg": pictures / "d.webp",
+        "folder": tmp_path,
+        ".hidden.jpg": tmp_path / "secret.jpg",
+    }.items():
+        os.symlink(target, pictures / name)
+    captions = jsonl(tmp_path / "c.jsonl", {"file": "inside.jpg", "caption": "hello"}) if captioned else None
+    rows = listed(pictures, captions)
+    assert {key for key, row in rows.items() if row["missing"]} == {"a/dangling.jpg", "loop.jpg", "out.jpg"}
+    assert texts(rows["out.jpg"]) == []
+    assert texts(rows["inside.jpg"]) == [("hello", None)]
+    assert [rows["out.jpg"][name] for name in ("location", "size", "version")] == ["out.jpg", None, None]
+    assert rows["inside.jpg"]["size"] == len(b"d.webp")
+
+
+def test_a_folder_of_nothing_but_lost_links_is_refused(tmp_path: Path) -> None:
+    os.symlink(tmp_path / "gone", tmp_path / "a.jpg")
+    assert "each of its 1 pictures is a link that leads outside" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["c.jsonl\0.csv", "a\0b/c.csv"])
+def test_a_path_with_a_nul_is_one_line(pictures: Path, tmp_path: Path, name: str) -> None:
+    assert "no such folder" in refused(tmp_path / "gone")
+    for message in (refused(tmp_path / "a\0b"), refused(pictures, tmp_path / name)):
+        assert message.isprintable() and "\\x00" in message
 
 
 def test_a_link_within_the_folder_is_followed(pictures: Path) -> None:

@@ -12,8 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vlmdata.config import ParquetSource
+from vlmdata.checkpoint import Dataset
+from vlmdata.config import ParquetSource, parse_config
 from vlmdata.errors import SourceError
+from vlmdata.ingest import shards
 from vlmdata.ingest.parquet import list_rows, places, read_rows
 from vlmdata.schema import LISTING
 
@@ -98,6 +100,34 @@ def test_any_rows_of_any_row_groups_come_back(
     found, reasons = read_rows(source, some)
     assert found == [images[at[key]] for key in some["key"].to_pylist()]
     assert reasons == [None] * some.num_rows
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+@given(
+    images=st.lists(st.none() | st.binary(max_size=500), min_size=1, max_size=40).filter(any),
+    group=st.integers(1, 20),
+    dictionary=st.booleans(),
+)
+def test_sizes_are_estimated_and_add_up_to_what_is_stored(
+    tmp_path: Path, images: list[bytes | None], group: int, dictionary: bool
+) -> None:
+    path = tmp_path / "a.parquet"
+    column = pa.array([{"bytes": item, "path": None} for item in images], IMAGE)
+    pq.write_table(pa.table({"image": column}), path, row_group_size=group, use_dictionary=dictionary)
+    rows = list_rows(ParquetSource(path=str(path)))
+    sizes = rows["size"].to_pylist()
+    assert [size is None for size in sizes] == rows["missing"].to_pylist()
+    stored = sum(len(item) for item in (set(images) if dictionary else images) if item)
+    assert sum(size for size in sizes if size is not None) >= stored
+
+
+def test_shards_of_parquet_are_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [{"bytes": bytes([n]) * 100_000, "path": None} for n in range(12)]
+    write(tmp_path / "a.parquet", images, rows_in_group=12)
+    monkeypatch.setattr(shards, "_SHARD_BYTES", 350_000)
+    source = {"kind": "parquet", "path": str(tmp_path / "a.parquet")}
+    config = parse_config({"dataset": "d", "store": str(tmp_path / "store"), "source": source})
+    assert [shard.rows for shard in shards.list_source(Dataset(config.store, "d"), config)] == [3, 3, 3, 3]
 
 
 def test_what_cannot_be_used_is_one_line(tmp_path: Path) -> None:

@@ -169,3 +169,11 @@ def test_a_tar_that_changed_since_it_was_listed_is_not_read_by_old_offsets(tmp_p
     assert fingerprint(source) != before
     (tmp_path / "a.tar").unlink()
     assert read_rows(source, rows)[1] == ["the tar is gone", None]
+
+
+@pytest.mark.parametrize("pattern", ["", "/*.tar"])
+def test_a_tar_that_is_a_link_to_outside_is_named_not_passed_over(tmp_path: Path, pattern: str) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/b.tar").symlink_to(tmp_path / "elsewhere.tar")
+    with pytest.raises(SourceError, match=r"in/b\.tar: a link that leads outside of the source, or to nothing"):
+        list_rows(WebdatasetSource(path=f"{tmp_path}/in{pattern}"))

@@ -1,0 +1,191 @@
+"""Captions for many pictures: each is asked for until it has its end, and every end is durable before it counts.
+
+A picture ends as exactly one `Attempt`. When nothing is gained by asking on
+(the key is refused, nobody answers, the budget is spent), the rest end as
+failures that a rerun redoes, and the round says why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from vlmdata.captioning import line as lines
+from vlmdata.captioning.client import CaptionClient
+from vlmdata.captioning.endings import Attempt, Endings, Manners, Round, Subject
+from vlmdata.captioning.journal.book import Entry
+from vlmdata.captioning.journal.grants import Finished, Granted, OverBudget, UnderWay, Wish, unsent
+from vlmdata.captioning.journal.journal import Journal
+from vlmdata.captioning.links import InTheRequest
+from vlmdata.captioning.pace import Turn
+from vlmdata.captioning.pictures import Picture, UnsendablePicture, for_sending
+from vlmdata.captioning.provider import Answer, Fault
+from vlmdata.errors import BrokenInvariant, UserError
+
+T = TypeVar("T")
+TOO_MANY = 429
+
+WAIT_FOR_A_TURN_S = 60.0
+"""How long a request that is written down may wait before it is sent; after that it is written down anew."""
+
+_log = logging.getLogger("vlmdata")
+
+
+async def caption_all(client: CaptionClient, journal: Journal, subjects: Sequence[Subject], manners: Manners) -> Round:
+    """Ask for a caption of each picture; runs on the process's loop. `done` is called as each ends."""
+    line = lines.process().line(client.endpoint.base_url, client.config, manners.waits.shared)
+    known = await journal.find({subject.key for subject in subjects})
+    visit = _Visit(client, journal, line, manners)
+    async with line.round():
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(visit.picture(subject, known.get(subject.key))) for subject in subjects]
+        return Round([task.result() for task in tasks], visit.verdict())
+
+
+class _Visit:
+    """One round on its way: keeps what the verdict rests on."""
+
+    def __init__(self, client: CaptionClient, journal: Journal, line: lines.Line, manners: Manners) -> None:
+        self._client = client
+        self._journal = journal
+        self._line = line
+        self._manners = manners
+        self._endings = Endings(client.config, manners.prompt)
+        self._most = 1 + client.config.max_retries
+        self._ends: list[Answer | Fault] = []
+
+    async def picture(self, subject: Subject, entry: Entry | None) -> Attempt:
+        """One picture, from what is known of it to its end."""
+        if entry is not None and entry.closed:
+            attempt = Attempt.of(subject.key, entry)
+        else:
+            async with self._line.room:
+                attempt = await self._ask(subject, entry)
+        self._manners.done(self._journal.account)
+        return attempt
+
+    async def _ask(self, subject: Subject, entry: Entry | None) -> Attempt:
+        if self._line.halted.is_set():
+            return self._halted(subject, entry)
+        try:
+            body, picture = await self._encoded(subject)
+        except UnsendablePicture as error:
+            return Attempt.not_asked(subject.key, "permanent", str(error), entry)
+        try:
+            return await self._until_its_end(subject, entry, body, self._endings.sent(subject.question, picture))
+        finally:
+            await on_a_thread(self._manners.transport.forget, picture)
+
+    async def _until_its_end(
+        self, subject: Subject, entry: Entry | None, body: bytes, sent: tuple[int, ...]
+    ) -> Attempt:
+        """One request after the other, each granted by the journal and settled in it."""
+        reserve = self._endings.reserve(subject.question)
+        patience = self._client.config.timeout_s + WAIT_FOR_A_TURN_S
+        wish = Wish(subject.key, reserve, patience, self._most)
+        last: Attempt | None = None
+        tried = 0
+        while True:
+            grant = await self._journal.claim(wish)
+            if isinstance(grant, Finished):
+                return Attempt.of(subject.key, grant.entry)
+            if isinstance(grant, UnderWay):
+                raise BrokenInvariant(f"{subject.key}: a wish that waits was not granted")
+            if isinstance(grant, OverBudget):
+                return Attempt.not_asked(subject.key, "budget", self._endings.over(grant.account), entry)
+            end = await self._send(subject, grant, body)
+            if end is None and self._line.halted.is_set():
+                return last or self._halted(subject, entry)
+            if end is None:
+                continue
+            tried += 1
+            last = await self._settled(subject, grant, *end, sent)
+            if not await self._again(end[0], max(tried, grant.request)):
+                return last
+
+    async def _settled(
+        self, subject: Subject, grant: Granted, end: Answer | Fault, seconds: float, sent: tuple[int, ...]
+    ) -> Attempt:
+        """How the attempt stands after a request, once that is durable."""
+        if isinstance(end, Fault) and end.unsent:
+            await self._journal.settle(unsent(subject.key, grant))
+            return Attempt.not_asked(subject.key, end.failure, end.message, Entry(grant.attempt, grant.request - 1))
+        record = self._endings.record(subject, grant, end, seconds, sent)
+        await self._journal.settle(record)
+        return Attempt.ended(record, grant.request)
+
+    async def _encoded(self, subject: Subject) -> tuple[bytes, Picture]:
+        """The request's body and the picture that is in it, or linked in it."""
+
+        return await on_a_thread(encoded, self._client, self._manners.transport, subject)
+
+    async def _send(self, subject: Subject, grant: Granted, body: bytes) -> tuple[Answer | Fault, float] | None:
+        """The end of a request and its seconds; None if it was not sent after all."""
+        async with self._line.pace.slot(self._endings.tokens(subject.question)) as turn:
+            late = time.time() > grant.until - self._client.config.timeout_s
+            if turn is not None and not late and not self._line.halted.is_set():
+                start = time.monotonic()
+                end = await self._client.send(self._line, body)
+                _tell(turn, end)
+                return self._endings.cleaned(end, subject.question), time.monotonic() - start
+        await self._journal.settle(unsent(subject.key, grant))
+        return None
+
+    async def _again(self, end: Answer | Fault, tried: int) -> bool:
+        """Whether to ask once more; the pause before it is over then."""
+        if isinstance(end, Fault) and end.worth_retrying and tried < self._most and not self._line.halted.is_set():
+            await self._line.sleep(self._manners.waits.backoff.pause(tried, end.retry_after))
+            return True
+        self._ends.append(end)
+        if not self._line.halted.is_set():
+            self._note(end)
+        return False
+
+    def _note(self, end: Answer | Fault) -> None:
+        trouble = self._line.health.note(end)
+        if trouble and isinstance(end, Fault):
+            error = self._client.error(trouble, end)
+            reason = str(error) if error else f"the server stopped answering ({end.message})"
+            self._line.halt(reason, error)
+            _log.debug("captioning halted: %s", reason)
+
+    def _halted(self, subject: Subject, entry: Entry | None) -> Attempt:
+        return Attempt.not_asked(subject.key, "transient", f"not asked: {self._line.halt_reason}", entry)
+
+    def verdict(self) -> UserError | None:
+        """The error that halted the line, or that of an address that no picture was right for."""
+        if self._line.halted.is_set():
+            return self._line.halt_error
+        last = self._ends[-1] if self._ends else None
+        wrong = all(isinstance(end, Fault) and end.blame == "endpoint" and end.status for end in self._ends)
+        if wrong and isinstance(last, Fault) and not self._line.health.answered:
+            return self._client.error("refuses_all", last)
+        return None
+
+
+def _tell(turn: Turn, end: Answer | Fault) -> None:
+    """Let the pace know how a request went."""
+    if end.input_tokens is not None and end.output_tokens is not None:
+        turn.settle(end.input_tokens + end.output_tokens)
+    if isinstance(end, Fault) and end.status == TOO_MANY:
+        turn.slowed(end.retry_after)
+    elif end.status is not None:
+        turn.went_well()
+
+
+def encoded(client: CaptionClient, transport: InTheRequest, subject: Subject) -> tuple[bytes, Picture]:
+    """A request's body, and the picture that is in it or linked in it.
+
+    Raises:
+        UnsendablePicture: the picture does not decode.
+    """
+    picture = transport.carry(for_sending(subject.load(), client.config.max_side))
+    return client.provider.body(picture, subject.question), picture
+
+
+async def on_a_thread(function: Callable[..., T], *args: Any) -> T:
+    """What blocks, beside the loop."""
+    return await asyncio.get_running_loop().run_in_executor(lines.process().encoders, function, *args)

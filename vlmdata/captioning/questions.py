@@ -1,0 +1,76 @@
+"""What is asked about each picture, and under which name its answer is kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+from vlmdata.captioning.prompts import Prompt, check_language, load_prompt
+from vlmdata.captioning.provider import Question
+from vlmdata.config import CaptionConfig
+from vlmdata.schema import AGAIN, MADE
+
+_WARMER = 0.7
+"""Temperature of a caption that is asked for again: at 0 a model says the same again."""
+
+
+@dataclass(frozen=True)
+class Asker:
+    """One config's questions. `take` 0 asks for a picture's first caption, 1 for another one."""
+
+    config: CaptionConfig
+    prompt: Prompt
+    take: int = 0
+
+    @classmethod
+    def of(cls, config: CaptionConfig, take: int = 0) -> Asker:
+        """From a config.
+
+        Raises:
+            ConfigError: there is no such prompt, or it does not know the language.
+        """
+        prompt = load_prompt(config.prompt)
+        check_language(prompt, config.language)
+        return cls(config, prompt, take)
+
+    def is_small(self, shorter_side: int) -> bool:
+        """Whether a picture invites invented detail."""
+        return shorter_side < self.config.low_resolution_below
+
+    def question(self, small: bool) -> Question:
+        """What is asked about a picture."""
+        config = self.config
+        return Question(
+            model=str(config.model),
+            prompt=self.prompt.render(config.language, small),
+            max_tokens=config.max_tokens or self.prompt.max_tokens,
+            temperature=max(config.temperature, _WARMER) if self.take else config.temperature,
+            language=config.language,
+        )
+
+    def settings(self) -> dict[str, object]:
+        """What decides an answer besides the picture."""
+        question = self.question(small=False)
+        return {
+            "prompt": self.prompt.identity,
+            "language": question.language,
+            "model": question.model,
+            "max_tokens": question.max_tokens,
+            "temperature": question.temperature,
+            "max_side": self.config.max_side,
+            "low_resolution_below": self.config.low_resolution_below,
+            "take": self.take,
+        }
+
+    def keys(self, contents: Sequence[str]) -> list[str]:
+        """The journal's name for each picture (its sha256) and this question: 32 hex digits."""
+        asked = json.dumps(self.settings(), sort_keys=True)
+        return [sha256(f"{content}\n{asked}".encode()).hexdigest()[:32] for content in contents]
+
+    def origin(self, small: bool) -> str:
+        """Where a caption comes from, as it is written beside the caption."""
+        mark = "|low-resolution" if small else ""
+        again = f"{AGAIN}{self.take}" if self.take else ""
+        return f"{MADE}{self.config.model}|{self.prompt.identity}{mark}{again}"
