@@ -8,6 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
+LITELLM_READY := .venv-litellm/.ready
 UV := $(BIN)/python -m uv
 
 .PHONY: demo test bench check lock clean
@@ -15,7 +16,7 @@ UV := $(BIN)/python -m uv
 demo: $(RUN_READY)
 	@$(BIN)/vlmdata demo
 
-test: $(DEV_READY)
+test: $(DEV_READY) $(LITELLM_READY)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -41,6 +42,12 @@ $(DEV_READY): $(RUN_READY) requirements-dev.lock
 	@$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements-dev.lock
 	@touch $@
 
+# A gateway that the tests speak to; its pins and ours do not fit into one environment.
+$(LITELLM_READY): $(BIN)/python tests/integration/litellm.lock
+	@$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv-litellm
+	@$(UV) pip install --quiet --compile-bytecode --python .venv-litellm/bin/python --require-hashes -r tests/integration/litellm.lock
+	@touch $@
+
 check: $(DEV_READY)
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
@@ -53,4 +60,4 @@ lock: $(BIN)/python
 	  --no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet --output-file requirements.lock
 
 clean:
-	rm -rf $(VENV) demo build
+	rm -rf $(VENV) .venv-litellm demo build

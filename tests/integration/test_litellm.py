@@ -14,6 +14,7 @@ import pytest
 from tests.integration.litellm_proxy import ANSWERS, COMMAND, Proxy, litellm_proxy
 from tests.servers.faults import picture
 from vlmdata.captioning.backoff import Backoff
+from vlmdata.captioning.endings import Waits
 from vlmdata.captioning.shards import caption_shard
 from vlmdata.checkpoint import Counts, Dataset, Result, Shard, run_once
 from vlmdata.config import CaptionConfig
@@ -26,7 +27,7 @@ pytestmark = [
     pytest.mark.skipif(not COMMAND.exists(), reason=f"{COMMAND} is not there; `make test` installs it"),
 ]
 
-HASTY = Backoff(first_s=0.002, longest_s=0.01)
+HASTY = Waits(Backoff(first_s=0.002, longest_s=0.01))
 KEY = "LITELLM_TEST_KEY"
 PICTURES = 3
 

@@ -24,6 +24,7 @@ from vlmdata.captioning.pace import Turn
 from vlmdata.captioning.pictures import Picture, UnsendablePicture, for_sending
 from vlmdata.captioning.provider import Answer, Fault
 from vlmdata.errors import BrokenInvariant, UserError
+from vlmdata.measure.language import identify
 
 T = TypeVar("T")
 TOO_MANY = 429
@@ -38,10 +39,13 @@ async def caption_all(client: CaptionClient, journal: Journal, subjects: Sequenc
     """Ask for a caption of each picture; runs on the process's loop. `done` is called as each ends."""
     line = lines.process().line(client.endpoint.base_url, client.config, manners.waits.shared)
     known = await journal.find({subject.key for subject in subjects})
+    # What reads answers is loaded beside the first requests, not between two of them.
+    loading = asyncio.get_running_loop().run_in_executor(lines.process().encoders, identify, [""])
     visit = _Visit(client, journal, line, manners)
     async with line.round():
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(visit.picture(subject, known.get(subject.key))) for subject in subjects]
+        await loading
         return Round([task.result() for task in tasks], visit.verdict())
 
 
@@ -96,14 +100,14 @@ class _Visit:
                 raise BrokenInvariant(f"{subject.key}: a wish that waits was not granted")
             if isinstance(grant, OverBudget):
                 return Attempt.not_asked(subject.key, "budget", self._endings.over(grant.account), entry)
-            end = await self._send(subject, grant, body)
-            if end is None and self._line.halted.is_set():
+            sent_now = await self._send(subject, grant, body, sent)
+            if sent_now is None and self._line.halted.is_set():
                 return last or self._halted(subject, entry)
-            if end is None:
+            if sent_now is None:
                 continue
             tried += 1
-            last = await self._settled(subject, grant, *end, sent)
-            if not await self._again(end[0], max(tried, grant.request)):
+            end, last = sent_now
+            if not await self._again(end, max(tried, grant.request)):
                 return last
 
     async def _settled(
@@ -122,17 +126,32 @@ class _Visit:
 
         return await on_a_thread(encoded, self._client, self._manners.transport, subject)
 
-    async def _send(self, subject: Subject, grant: Granted, body: bytes) -> tuple[Answer | Fault, float] | None:
-        """The end of a request and its seconds; None if it was not sent after all."""
+    async def _send(
+        self, subject: Subject, grant: Granted, body: bytes, sent: tuple[int, ...]
+    ) -> tuple[Answer | Fault, Attempt] | None:
+        """A request's end and how the attempt stands then; None if it was not sent after all.
+
+        The slot is held until the end is durable: so a crash repeats no more requests than there are slots.
+        """
         async with self._line.pace.slot(self._endings.tokens(subject.question)) as turn:
             late = time.time() > grant.until - self._client.config.timeout_s
             if turn is not None and not late and not self._line.halted.is_set():
                 start = time.monotonic()
-                end = await self._client.send(self._line, body)
+                end = await self._heard(subject, grant, body, sent)
                 _tell(turn, end)
-                return self._endings.cleaned(end, subject.question), time.monotonic() - start
+                end = self._endings.cleaned(end, subject.question)
+                return end, await self._settled(subject, grant, end, time.monotonic() - start, sent)
         await self._journal.settle(unsent(subject.key, grant))
         return None
+
+    async def _heard(self, subject: Subject, grant: Granted, body: bytes, sent: tuple[int, ...]) -> Answer | Fault:
+        try:
+            return await self._client.send(self._line, body)
+        except asyncio.CancelledError:
+            # Somebody stopped the run: what it was asking stays paid for, and is not waited for.
+            stopped = Fault("transient", None, "the run was stopped while it asked")
+            self._journal.settle_later(self._endings.record(subject, grant, stopped, 0.0, sent))
+            raise
 
     async def _again(self, end: Answer | Fault, tried: int) -> bool:
         """Whether to ask once more; the pause before it is over then."""

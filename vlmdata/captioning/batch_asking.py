@@ -64,8 +64,8 @@ async def caption_in_batches(
 ) -> Round:
     """One attempt a picture, in order; what an earlier run submitted is fetched, not asked for again."""
     line = lines.process().line(client.endpoint.base_url, client.config)
-    visit = _BatchVisit(client, api, journal, dataset, line.http, manners)
-    attempts, error = await visit.all(subjects)
+    with line.http() as http:
+        attempts, error = await _BatchVisit(client, api, journal, dataset, http, manners).all(subjects)
     return Round([attempts[subject.key] for subject in subjects], error)
 
 

@@ -48,9 +48,10 @@ class CaptionClient:
         return replace(end, message=self.endpoint.mask(end.message))
 
     async def _exchange(self, line: lines.Line, body: bytes) -> Answer | Fault:
-        async with line.http.stream("POST", self._url, content=body, headers=self._headers) as response:
-            line.health.reached = True
-            reply = await _read(response)
+        with line.http() as http:
+            async with http.stream("POST", self._url, content=body, headers=self._headers) as response:
+                line.health.reached = True
+                reply = await _read(response)
         if reply is None:
             return Fault("transient", response.status_code, "the answer is compressed or longer than 1 MiB")
         end = self.provider.parse(response.status_code, reply)

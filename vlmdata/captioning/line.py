@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 import threading
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import lru_cache
 from typing import Any, Literal, TypeVar
 
@@ -34,6 +35,8 @@ Trouble = Literal["key_refused", "never_there", "refuses_all", "gone"]
 
 _CONNECT_TIMEOUT_S = 10.0
 _LEAST_PATIENCE = 32
+_CONNECTIONS = 8
+"""Of one pool: httpcore looks at every connection for every other one each time that a request begins or ends."""
 
 
 class Health:
@@ -69,22 +72,28 @@ class Line:
     """A process's only way to one endpoint."""
 
     def __init__(self, base_url: str, config: CaptionConfig, shared: Shared | None = None) -> None:
-        concurrency = config.concurrency
-        # A request's time limit covers all of it, so that a server which drips bytes does not escape it.
-        self.http = httpx.AsyncClient(
-            timeout=httpx.Timeout(None, connect=_CONNECT_TIMEOUT_S),
-            limits=httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
-            follow_redirects=False,
-            trust_env=not is_loopback(base_url),
-        )
+        pools = -(-config.concurrency // _CONNECTIONS)
+        certificates = httpx.create_ssl_context()
+        self._pools = [_client(base_url, certificates) for _ in range(pools)]
+        self._busy = [0] * pools
         self.pace = Pace(config, shared)
         # Pictures encoded and waiting for their turn or a pause to end: this bounds memory.
-        self.room = asyncio.Semaphore(2 * concurrency)
-        self.health = Health(max(_LEAST_PATIENCE, 2 * concurrency))
+        self.room = asyncio.Semaphore(2 * config.concurrency)
+        self.health = Health(max(_LEAST_PATIENCE, 2 * config.concurrency))
         self.halted = asyncio.Event()
         self.halt_reason = ""
         self.halt_error: UserError | None = None
         self._rounds = 0
+
+    @contextmanager
+    def http(self) -> Iterator[httpx.AsyncClient]:
+        """A pool of connections with room for one more request."""
+        number = self._busy.index(min(self._busy))
+        self._busy[number] += 1
+        try:
+            yield self._pools[number]
+        finally:
+            self._busy[number] -= 1
 
     @asynccontextmanager
     async def round(self) -> AsyncIterator[None]:
@@ -111,6 +120,17 @@ class Line:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.halted.wait()
+
+
+def _client(base_url: str, certificates: ssl.SSLContext) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        verify=certificates,
+        # A request's time limit covers all of it, so that a server which drips bytes does not escape it.
+        timeout=httpx.Timeout(None, connect=_CONNECT_TIMEOUT_S),
+        limits=httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS),
+        follow_redirects=False,
+        trust_env=not is_loopback(base_url),
+    )
 
 
 class _Process:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from vlmdata.captioning.provider import Blame, Failure, Fault
@@ -13,6 +14,10 @@ KEY_REFUSED = frozenset({401, 402, 403})
 # No picture makes an address or a model's name wrong.
 WRONG_ADDRESS = frozenset({404, 405})
 REFUSAL_CODES = frozenset({"content_filter", "content_policy_violation", "moderation_blocked"})
+# LiteLLM without a database, of any key but the one it was started with.
+KEY_UNKNOWN_TYPES = frozenset({"no_db_connection"})
+# OpenAI, vLLM and Ollama say 404 of a model that they do not have; LiteLLM and OpenRouter 400, in words.
+_WRONG_MODEL = re.compile(r"(?i)\binvalid model\b|\bnot a valid model\b|\bunknown model\b")
 _LONGEST_MESSAGE = 300
 
 
@@ -48,16 +53,21 @@ def error_fault(status: int, reply: dict[str, Any] | None, body: bytes) -> Fault
     message = error_message(reply, body) or f"HTTP status {status}"
     if is_refusal((reply or {}).get("error")):
         return Fault("refused", status, message)
-    failure, blame = _judge(status)
+    failure, blame = _judge(status, _type_of((reply or {}).get("error")), message)
     return Fault(failure, status, message, blame)
 
 
-def _judge(status: int) -> tuple[Failure, Blame]:
-    if status in KEY_REFUSED:
+def _judge(status: int, type_: str, message: str) -> tuple[Failure, Blame]:
+    if status in KEY_REFUSED or type_ in KEY_UNKNOWN_TYPES:
         return "transient", "key"
     if status in RETRIED or status >= 500:
         return "transient", "picture"
-    return "permanent", "endpoint" if status < 400 or status in WRONG_ADDRESS else "picture"
+    everywhere = status < 400 or status in WRONG_ADDRESS or bool(_WRONG_MODEL.search(message))
+    return "permanent", "endpoint" if everywhere else "picture"
+
+
+def _type_of(error: Any) -> str:
+    return str(error.get("type")) if isinstance(error, dict) else ""
 
 
 def is_refusal(error: Any) -> bool:

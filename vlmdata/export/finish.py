@@ -12,7 +12,7 @@ from vlmdata.config import ExportConfig
 from vlmdata.errors import BuildIncomplete, StoreError
 from vlmdata.export.card import CardFacts, card
 from vlmdata.export.copy import CARD, MANIFEST, copy_export
-from vlmdata.export.plan import export_key
+from vlmdata.export.plan import export_key, export_settings
 from vlmdata.export.tallies import added_up
 from vlmdata.layout import Step
 from vlmdata.store import Store
@@ -70,7 +70,7 @@ def _manifest(name: str, key: str, config: ExportConfig, done: Sequence[Manifest
         "dataset": name,
         "export": key,
         "complete": True,
-        "settings": {**config.settings(), "formats": sorted(set(config.formats))},
+        "settings": export_settings(config),
         "samples": sum(one.samples.kept for one in done),
         "captions": sum(one.captions.kept for one in done),
         "bytes": sum(file["bytes"] for file in files),

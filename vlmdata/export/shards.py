@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 
 from vlmdata import layout
 from vlmdata.checkpoint import Counts, Dataset, Result, Shard, run_once
-from vlmdata.config import ExportConfig
+from vlmdata.config import CaptionMix, ExportConfig
 from vlmdata.errors import BrokenInvariant, StoreError
 from vlmdata.export import parquet, webdataset
 from vlmdata.export.format import Format
+from vlmdata.export.mix import is_set, mixed
 from vlmdata.export.pixels import CannotFinish, Picture, finished
 from vlmdata.export.rows import CAPTION_COLUMNS, SAMPLE_COLUMNS, with_captions
 from vlmdata.export.tallies import tally
@@ -60,7 +61,8 @@ def export_shard(dataset: Dataset, shard: Shard, config: ExportConfig) -> Shard:
     """Write one export shard in every format, each read back, counted and checked.
 
     Tables: `samples` (`EXPORTED`), `places` (`PLACES`), `tallies`
-    (`tallies.TALLIES`), `rejects` (code `export_failed`), `caption_rejects`.
+    (`tallies.TALLIES`), `rejects` (code `export_failed`), `caption_rejects`
+    (`mix` and `length` of `mix.mixed`, `sample_failed`).
     Facts: `export`, the export's key; `shards`, of how many this is one; `score_sum`;
     `files`, each with its path below the export's folder, size and sha256.
 
@@ -74,34 +76,34 @@ def export_shard(dataset: Dataset, shard: Shard, config: ExportConfig) -> Shard:
 def _work(dataset: Dataset, shard: Shard, config: ExportConfig) -> Result:
     plan = dataset.read(shard, Step.EXPORT_PLAN, "plan")
     named = dataset.manifest(shard, Step.EXPORT_PLAN).facts
-    every, captions = _described(dataset, plan)
+    every, captions, left_out = _described(dataset, plan, config.captions)
     outcomes = _finish(dataset, plan, config.jpeg_quality)
     done = pa.array([isinstance(outcome, Picture) for outcome in outcomes], pa.bool_())
     pictures = [outcome for outcome in outcomes if isinstance(outcome, Picture)]
     reasons = [outcome for outcome in outcomes if isinstance(outcome, str)]
-    rows = every.filter(done)
-    lost = captions.filter(pc.is_in(captions["id"], value_set=every.filter(pc.invert(done))["id"]))
+    rows, lost = every.filter(done), every.filter(pc.invert(done))
+    left_out = _of(rows, left_out)
+    caption_rejects = pa.concat_tables([left_out, _failed_captions(_of(lost, captions))])
 
     formats = sorted(set(config.formats)) if pictures else []
     prefix = layout.export_prefix(dataset.name, named["export"])
     delivered = [_deliver(dataset, prefix, name, shard.name, rows, pictures) for name in formats]
-    kept = captions.num_rows - lost.num_rows
     return Result(
         {
             "samples": _exported(rows, pictures),
             "places": pa.concat_tables([PLACES.empty_table(), *[places for _, places in delivered]]),
-            "tallies": tally(rows),
-            "rejects": _rejects(every.filter(pc.invert(done)), reasons),
-            "caption_rejects": _caption_rejects(lost),
+            "tallies": tally(rows, left_out if is_set(config.captions) else None),
+            "rejects": _rejects(lost, reasons),
+            "caption_rejects": caption_rejects,
         },
-        samples=_counts(len(pictures), len(reasons)),
-        captions=_counts(kept, lost.num_rows),
+        samples=Counts(came=every.num_rows, kept=len(pictures), failed=len(reasons)),
+        captions=Counts.of(_captions_in(rows), caption_rejects["outcome"], came=captions.num_rows),
         facts={**named, "files": [file for file, _ in delivered], "score_sum": _score_sum(rows)},
     )
 
 
-def _described(dataset: Dataset, plan: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """Rows of `rows.ROWS` in the plan's order, and their captions."""
+def _described(dataset: Dataset, plan: pa.Table, mix: CaptionMix) -> tuple[pa.Table, pa.Table, pa.Table]:
+    """Rows of `rows.ROWS` in the plan's order, all their captions, and those that the mix leaves out."""
     samples, captions = [], []
     for path in pc.unique(plan["checked"]).to_pylist():
         tables = dataset.manifest_at(path).tables
@@ -111,7 +113,8 @@ def _described(dataset: Dataset, plan: pa.Table) -> tuple[pa.Table, pa.Table]:
     order = pc.index_in(plan["id"], value_set=found["id"])
     if order.null_count:
         raise BrokenInvariant(f"export: {order.null_count} planned samples are not in their shards")
-    return with_captions(found.take(order), spoken), spoken
+    chosen, left_out = mixed(spoken, mix)
+    return with_captions(found.take(order), chosen), spoken, left_out
 
 
 def _of(plan: pa.Table, table: pa.Table) -> pa.Table:
@@ -226,10 +229,10 @@ def _rejects(rows: pa.Table, reasons: list[str]) -> pa.Table:
     )
 
 
-def _caption_rejects(captions: pa.Table) -> pa.Table:
+def _failed_captions(captions: pa.Table) -> pa.Table:
     own = {name: captions[name] for name in CAPTIONS.names}
     return filled(CAPTION_REJECTS, captions.num_rows, **own, outcome="failed", code="sample_failed")
 
 
-def _counts(kept: int, failed: int) -> Counts:
-    return Counts(**{"in": kept + failed, "kept": kept, "failed": failed})
+def _captions_in(rows: pa.Table) -> int:
+    return pc.sum(pc.list_value_length(rows["captions"])).as_py() or 0

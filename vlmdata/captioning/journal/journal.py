@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from vlmdata.captioning.journal.book import Account, Book, Entry
@@ -18,6 +19,7 @@ from vlmdata.captioning.journal.records import Ask, End, Open, Record
 from vlmdata.captioning.journal.writer import this_writer
 
 _LOOK_AGAIN_S = 0.25
+_GATHER_S = 0.002
 
 
 @dataclass
@@ -38,6 +40,7 @@ class Journal:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._queue: list[_Waiting] = []
         self._held_back: list[_Waiting] = []
+        self._joined = asyncio.Event()
         self._committing: asyncio.Task[None] | None = None
         self._mine_open = 0
 
@@ -74,6 +77,10 @@ class Journal:
         """Write down how a request of ours ended."""
         await self._wait(_Waiting(None, (end,), self._future()))
 
+    def settle_later(self, end: End) -> None:
+        """The same from where nothing can be waited for."""
+        self._join(_Waiting(None, (end,), self._future()))
+
     async def open_attempts(self, keys: Iterable[str]) -> int:
         """Another attempt for each key whose last one failed; returns for how many."""
         entries = await self.find(keys)
@@ -87,20 +94,34 @@ class Journal:
         return asyncio.get_running_loop().create_future()
 
     async def _wait(self, waiting: _Waiting) -> Grant | None:
+        self._join(waiting)
+        return await waiting.future
+
+    def _join(self, waiting: _Waiting) -> None:
         self._queue.append(waiting)
+        self._joined.set()
         if self._committing is None or self._committing.done():
             self._committing = asyncio.get_running_loop().create_task(self._commit())
-        return await waiting.future
 
     async def _commit(self) -> None:
         """Write until nobody waits; what cannot be decided yet is looked at again a little later."""
         while self._queue or self._held_back:
-            if not self._queue:
-                await asyncio.sleep(_LOOK_AGAIN_S)
             alone = not self._queue
-            batch = [one for one in (*self._queue, *self._held_back) if not one.future.cancelled()]
+            if alone:
+                await self._news()
+            # A segment for each of a few that come together would cost more than they wait here.
+            await asyncio.sleep(_GATHER_S)
+            # Who wished may be gone; what has ended has ended, whoever waits to hear that it is written.
+            batch = [one for one in (*self._queue, *self._held_back) if one.records or not one.future.cancelled()]
             self._queue, self._held_back = [], []
             await self._write(batch, refresh=alone)
+
+    async def _news(self) -> None:
+        """Until somebody joins, but not for long: others write, too."""
+        self._joined.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK_AGAIN_S):
+                await self._joined.wait()
 
     async def _write(self, batch: list[_Waiting], refresh: bool) -> None:
         try:
