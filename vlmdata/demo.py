@@ -34,7 +34,8 @@ def config_of(sample: Path, directory: Path) -> BuildConfig:
                 "captions": str((sample / "captions.jsonl").absolute()),
             },
             "shard_size": 100,
-            "caption": {"model": "starter"},
+            # What the starter writes and judges itself proves nothing: held samples stay held.
+            "caption": {"model": "starter", "recaption_held": 0},
             "quality": {"model": "starter", "pretrained": None},
         },
         "demo",
