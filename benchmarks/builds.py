@@ -43,7 +43,13 @@ def write_config(folder: Path, name: str, shard_size: int) -> Path:
         "shard_size": shard_size,
         "caption": {"policy": "none"},
         # Each caption goes the whole way: what is measured is the work, not the model's opinion.
-        "quality": {"model": "starter", "pretrained": None, "accept_above": -1.0, "reject_below": -1.0},
+        "quality": {
+            "model": "starter",
+            "pretrained": None,
+            "accept_above": -1.0,
+            "reject_below": -1.0,
+            "retrieval": {"max_miss_rate": 1.0},
+        },
         # A file of the export is held in memory too: of the same size whatever the number of shards.
         "export": {"samples_per_shard": shard_size},
     }
@@ -96,6 +102,7 @@ def run_in_a_loop(config: BuildConfig) -> dict[str, Any]:
     from vlmdata.measure.facts import measure_shard
     from vlmdata.preflight import preflight
     from vlmdata.quality.bands import judge_shard
+    from vlmdata.quality.retrieval import measure_retrieval
     from vlmdata.quality.scores import score_shard
     from vlmdata.status import describe_run
 
@@ -118,6 +125,7 @@ def run_in_a_loop(config: BuildConfig) -> dict[str, Any]:
     shards = close(Stage.CAPTIONED, [caption_shard(dataset, shard, config.caption) for shard in shards])
     shards = [score_shard(dataset, shard, config.quality) for shard in shards]
     shards = close(Stage.CHECKED, [judge_shard(dataset, shard, config.quality) for shard in shards])
+    run.record("retrieval", measure_retrieval(dataset, shards, config.quality).record())
     shards = plan_export(dataset, shards, config.export)
     shards = close(Stage.FINAL, [export_shard(dataset, shard, config.export) for shard in shards])
     finish_export(dataset, shards, config.export, {"stages": describe_run(run)["stages"]})

@@ -9,19 +9,19 @@ from prefect import flow
 from prefect.states import Completed, Failed
 
 from flows.engine import Engine, once
-from tasks.captioning import caption_held, caption_shard
+from tasks.captioning import caption_held, caption_shard, recount_captions
 from tasks.export import export_shard, plan_export
 from tasks.filtering import filter_shard, find_duplicates, measure_shard
 from tasks.ingest import ingest_shard, list_source
 from tasks.job import Job
 from tasks.quality import judge_shard, score_shard
-from tasks.stages import check, close_stage, finish_run, start_run, stop_run
+from tasks.stages import check, check_retrieval, close_stage, finish_run, start_run, stop_run
 from vlmdata.captioning.again import times_again
 from vlmdata.checkpoint import Shard
 from vlmdata.config import BuildConfig
 from vlmdata.errors import VlmdataError
 from vlmdata.layout import Stage, Step
-from vlmdata.runs import IN_PART
+from vlmdata.runs import IN_PART, StageReport
 
 
 @flow(name="build-dataset", flow_run_name="build-{config.dataset}")
@@ -47,20 +47,29 @@ def build_dataset(config: BuildConfig, to: Stage = Stage.FINAL) -> Any:
 
 
 def _build(job: Job, listing: list[Shard], to: Stage) -> dict[str, Any]:
-    shards, reports = listing, []
+    shards, reports = listing, dict[Stage, StageReport]()
     try:
         with Engine(job) as engine:
             for stage, make in STAGES.items():
                 shards = make(engine, shards)
-                reports.append(once(close_stage, job, stage, shards))
+                reports[stage] = once(close_stage, job, stage, shards)
                 if stage == to:
                     break
             engine.require_all("the run is finished")
-        told: dict[str, Any] = once(finish_run, job, reports, listing)
+        told: dict[str, Any] = once(finish_run, job, _recounted(job, reports), listing)
         return told
     except VlmdataError as error:
         stop_run(job, error)
         raise
+
+
+def _recounted(job: Job, reports: dict[Stage, StageReport]) -> list[StageReport]:
+    """Stage 03 has asked for captions, too: those that failed in a way that a rerun may mend keep the run open."""
+    checked = reports.get(Stage.CHECKED)
+    if checked:
+        captioned = once(recount_captions, job, reports[Stage.CAPTIONED], checked.shards)
+        reports = {**reports, Stage.CAPTIONED: captioned}
+    return list(reports.values())
 
 
 def ingest(engine: Engine, listing: Sequence[Shard]) -> list[Shard]:
@@ -98,6 +107,7 @@ def _judged(engine: Engine, captioned: Sequence[Shard]) -> list[Shard]:
 def export(engine: Engine, checked: Sequence[Shard]) -> list[Shard]:
     """04_final: files of the export's own sizes, over all shards."""
     engine.require_all("the export is cut")
+    once(check_retrieval, engine.job, checked)
     return engine.each(export_shard, once(plan_export, checked, engine.job), Step.FINAL)
 
 

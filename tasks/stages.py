@@ -22,6 +22,8 @@ from vlmdata.funnel import as_markdown
 from vlmdata.layout import Stage, Step, export_prefix
 from vlmdata.preflight import fetch_models, preflight
 from vlmdata.quality.judges import judges
+from vlmdata.quality.retrieval import measure_retrieval
+from vlmdata.quality.worst_page import worst_page
 from vlmdata.status import describe_run
 
 
@@ -61,6 +63,24 @@ def _why_nothing_is_left(report: runs.StageReport) -> str:
     if report.samples.kept or not report.reasons:
         return ""
     return f"; no sample is left: {', '.join(f'{code} {number}' for code, number in report.reasons.items())}"
+
+
+@task(**ONCE, name="check-retrieval")
+@named_failures
+def check_retrieval(job: Job, shards: Sequence[Shard]) -> None:
+    """Let images look for their captions, show how that went, and stop a set that is to be cleaned."""
+    found = measure_retrieval(job.dataset, shards, job.config.quality)
+    job.run.record("retrieval", found.record())
+    page = job.run.attach("retrieval.html", worst_page(job.dataset, shards, found))
+    told = f"{found.sentence}\n\nThe worst pairs: `{page}`"
+    create_markdown_artifact(key=_key(job, "retrieval"), markdown=told, description="The retrieval check")
+    rows = [
+        {"by": by, "name": str(row["name"]), "images": row["images"], "missed": f"{row['miss_rate']:.1%}"}
+        for by, group in found.groups.items()
+        for row in group[:10]
+    ]
+    create_table_artifact(key=_key(job, "retrieval-worst"), table=rows, description="Where images miss their captions")
+    found.require_clean()
 
 
 @task(**ONCE, name="finish-run")

@@ -220,6 +220,17 @@ class LanguageModel(_Section):
     reject_below: float | Literal["auto"] = Field(default="auto", description="As quality.reject_below.")
 
 
+class RetrievalConfig(_Section):
+    """Stage 03: do images find their captions? 20 % of 1,000 is the bound for models of CLIP's size."""
+
+    gallery: int = Field(default=1_000, ge=10, description="Images in a gallery; fewer only if the set has fewer.")
+    top_k: PositiveInt = Field(default=10, description="The right caption is to be among this many.")
+    max_miss_rate: float = Field(
+        default=0.20, gt=0, le=1, description="If it is not for this share of images, nothing is exported."
+    )
+    galleries: PositiveInt = Field(default=5, description="At most so many galleries are drawn.")
+
+
 class QualityConfig(_Section):
     """Stage 03: CLIPScore and its bands."""
 
@@ -235,6 +246,7 @@ class QualityConfig(_Section):
         default_factory=dict, description="Models for languages that `model` does not know."
     )
     unlabelled_language: str = Field(default="en", description="Language of captions that name none.")
+    retrieval: RetrievalConfig = Field(default_factory=RetrievalConfig)
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="auto: a GPU if there is one.", json_schema_extra=OPERATIONAL
     )

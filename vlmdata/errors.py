@@ -6,6 +6,7 @@
     │   ├── SourceError               pictures or captions that cannot be read as asked
     │   └── StoreError                the object store refuses, or is not there
     ├── GateFailed                3   a quality gate said no
+    │   └── NeedsCleaning             images do not find their captions
     ├── BuildIncomplete           4   done in part: a rerun does what is left
     └── BrokenInvariant           1   the accounts do not add up: a defect of ours
 
@@ -44,6 +45,10 @@ class GateFailed(VlmdataError):
     """A health rule of a stage did not hold; nothing after that stage was made."""
 
     exit_code = 3
+
+
+class NeedsCleaning(GateFailed):
+    """The retrieval check: too many images do not find their captions; nothing was exported."""
 
 
 class BuildIncomplete(VlmdataError):

@@ -117,4 +117,9 @@ def runs_prefix(dataset: str) -> str:
 
 def run_path(dataset: str, number: int, name: str) -> str:
     """One record of one run."""
-    return f"{runs_prefix(dataset)}/{number:06d}/{name}.json"
+    return run_file(dataset, number, f"{name}.json")
+
+
+def run_file(dataset: str, number: int, name: str) -> str:
+    """A file beside a run's records."""
+    return f"{runs_prefix(dataset)}/{number:06d}/{name}"

@@ -101,6 +101,12 @@ class Run:
         content["captions"] = done.captions.model_dump(by_alias=True)
         self.record(done.stage.value, content)
 
+    def attach(self, name: str, data: bytes) -> str:
+        """Put a file beside the records, such as a page; returns where people find it."""
+        path = layout.run_file(self.dataset.name, self.number, name)
+        self.dataset.store.create(path, data)
+        return self.dataset.store.locate(path)
+
     def stage(self, stage: Stage) -> StageReport | None:
         """A stage's report, or None if this run did not reach it."""
         content = self.read(stage.value)

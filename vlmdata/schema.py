@@ -146,6 +146,22 @@ ATTEMPTS = pa.schema(
 """What was asked of the captioner, one row a picture."""
 
 
+RETRIEVAL = pa.schema(
+    [
+        ID,
+        _field("caption_id", pa.string(), "the caption that stood for the image", nullable=False),
+        _field("text", pa.string(), "its words", nullable=False),
+        _field("origin", pa.string(), "who wrote it"),
+        _field("language", pa.string(), "the language it was scored in"),
+        _field("shard", pa.string(), "where the sample is", nullable=False),
+        _field("model", pa.string(), "who looked for it"),
+        _field("score", pa.float32(), "CLIPScore of the pair"),
+        _field("to_text", pa.int64(), "rank of the caption among the gallery's, from 1", nullable=False),
+        _field("to_image", pa.int64(), "rank of the image among the gallery's, from 1", nullable=False),
+    ]
+)
+"""One row an image that was drawn into a gallery."""
+
 FAILURES = pa.schema(
     [
         ID,
