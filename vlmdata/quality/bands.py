@@ -63,15 +63,18 @@ def judge_shard(dataset: Dataset, shard: Shard, config: QualityConfig) -> Shard:
 def bands(scores: pa.Table, bench: Judges) -> Band:
     """The band of each row of `schema.SCORES`.
 
-    Codes: misaligned (below the reject bound), borderline (between the
+    Codes: language_contradicted (the text is in another language than it
+    declares), misaligned (below the reject bound), borderline (between the
     bounds), unverified_language (no judge knows it), not_embedded (NaN).
     """
     score = scores["score"].to_numpy().astype(np.float32)
     accept, reject = _bounds(scores["language"], bench)
     unscored = ~scores["score"].is_valid().to_numpy(zero_copy_only=False)
     lost = np.isnan(score) & ~unscored
+    contradicted = pc.fill_null(scores["contradicted"], False).to_numpy()
     with np.errstate(invalid="ignore"):
         choices: list[tuple[Any, str, str, Any]] = [
+            (contradicted, HELD, "language_contradicted", np.nan),
             (unscored, HELD, "unverified_language", np.nan),
             (lost, FAILED, "not_embedded", np.nan),
             (score > accept, ACCEPTED, "", np.nan),

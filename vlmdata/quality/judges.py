@@ -38,9 +38,6 @@ class Judges:
     special: dict[str, Judge]
     unlabelled: str
 
-    def language(self, tag: str | None) -> str:
-        """Primary subtag of a caption's language, or that of captions that name none."""
-        return (tag or self.unlabelled).split("-", 1)[0].lower()
 
     def of(self, language: str) -> Judge | None:
         """The judge of a language."""

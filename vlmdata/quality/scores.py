@@ -20,6 +20,7 @@ from vlmdata.layout import Step
 from vlmdata.measure.encoder import load_encoder
 from vlmdata.quality.embeddings import column_vectors, embed_shard, vector_column
 from vlmdata.quality.judges import Judge, Judges, judges
+from vlmdata.quality.languages import Told, tell
 from vlmdata.schema import SCORES, filled
 
 Scores = npt.NDArray[np.float32]
@@ -32,8 +33,9 @@ def score_shard(dataset: Dataset, shard: Shard, config: QualityConfig) -> Shard:
     `texts/<n>` holds the text embeddings of the n-th judge.
     """
     bench = judges(config)
-    tags = dataset.read(shard, Step.CAPTIONED, "captions", ["lang"])["lang"].to_pylist()
-    spoken = [bench.language(tag) for tag in tags]
+    given = dataset.read(shard, Step.CAPTIONED, "captions", ["lang", "text"])
+    told = tell(given["lang"].to_pylist(), given["text"].to_pylist(), bench.unlabelled)
+    spoken = [one.language for one in told]
     needed = _needed(bench, spoken)
     images = [embed_shard(dataset, shard, judge, config.device) for judge in needed]
 
@@ -53,11 +55,18 @@ def score_shard(dataset: Dataset, shard: Shard, config: QualityConfig) -> Shard:
             parts.append(scored)
             tables[f"texts/{number}"] = texts
         order = pc.index_in(captions["caption_id"], value_set=(joined := pa.concat_tables(parts))["caption_id"])
-        total = captions.num_rows
-        counts = Counts(came=total, kept=total)
-        return Result({"scores": joined.take(order), **tables}, captions=counts)
+        scores = _with_languages(joined.take(order), told)
+        counts = Counts(came=scores.num_rows, kept=scores.num_rows)
+        return Result({"scores": scores, **tables}, captions=counts)
 
     return run_once(dataset, shard, Step.SCORES, reads, settings, work)
+
+
+def _with_languages(scores: pa.Table, told: Sequence[Told]) -> pa.Table:
+    columns = {name: scores[name] for name in scores.column_names}
+    columns["identified"] = pa.array([one.identified for one in told], pa.string())
+    columns["contradicted"] = pa.array([one.contradicted for one in told], pa.bool_())
+    return filled(SCORES, scores.num_rows, **columns)
 
 
 def _needed(bench: Judges, spoken: Sequence[str]) -> list[Judge]:
