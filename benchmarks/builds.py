@@ -98,6 +98,8 @@ def run_in_a_loop(config: BuildConfig) -> dict[str, Any]:
     from vlmdata.export.shards import export_shard
     from vlmdata.filtering.duplicates import find_duplicates
     from vlmdata.filtering.shards import filter_shard
+    from vlmdata.health.measure import measure_health
+    from vlmdata.health.saved import save
     from vlmdata.ingest.shards import ingest_shard, list_source
     from vlmdata.measure.facts import measure_shard
     from vlmdata.preflight import preflight
@@ -128,6 +130,7 @@ def run_in_a_loop(config: BuildConfig) -> dict[str, Any]:
     run.record("retrieval", measure_retrieval(dataset, shards, config.quality).record())
     shards = plan_export(dataset, shards, config.export)
     shards = close(Stage.FINAL, [export_shard(dataset, shard, config.export) for shard in shards])
+    save(run, measure_health(run))
     finish_export(dataset, shards, config.export, {"stages": describe_run(run)["stages"]})
     run.finish(runs.COMPLETED, "")
     return describe_run(run)

@@ -12,6 +12,7 @@ from flows.engine import Engine, once
 from tasks.captioning import caption_held, caption_shard, recount_captions
 from tasks.export import export_shard, plan_export
 from tasks.filtering import filter_shard, find_duplicates, measure_shard
+from tasks.health import report_health
 from tasks.ingest import ingest_shard, list_source
 from tasks.job import Job
 from tasks.quality import judge_shard, score_shard
@@ -56,6 +57,7 @@ def _build(job: Job, listing: list[Shard], to: Stage) -> dict[str, Any]:
                 if stage == to:
                     break
             engine.require_all("the run is finished")
+        once(report_health, job)
         told: dict[str, Any] = once(finish_run, job, _recounted(job, reports), listing)
         return told
     except VlmdataError as error:

@@ -16,7 +16,7 @@ from prefect.states import Failed
 from vlmdata import errors
 from vlmdata.checkpoint import Dataset
 from vlmdata.config import BuildConfig
-from vlmdata.errors import VlmdataError
+from vlmdata.errors import StoreError, VlmdataError
 from vlmdata.runs import Run
 
 P = ParamSpec("P")
@@ -83,8 +83,8 @@ def raise_named(state: State[Any]) -> None:
 
 
 def worth_retrying(task: Any, run: TaskRun, state: State[Any]) -> bool:
-    """Prefect repeats what failed on our side; a user's mistake stays one."""
-    return getattr(errors, state.name or "", None) is None
+    """Prefect repeats what failed on our side, the store included; a user's mistake stays one."""
+    return getattr(errors, state.name or "", None) in {None, StoreError}
 
 
 SHARD: dict[str, Any] = {
@@ -99,3 +99,9 @@ SHARD: dict[str, Any] = {
 
 ONCE: dict[str, Any] = {**SHARD, "retries": 1}
 """Settings of a task that runs once in a build."""
+
+
+def artifact_key(job: Job, name: str) -> str:
+    """Artifact keys may hold lower-case letters, digits and dashes only."""
+    text = f"{job.config.dataset}-{name}".lower()
+    return "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in text)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from expectations.gate import check_stage
 from tasks import pace
-from tasks.job import ONCE, Job, dataset_of, named_failures
+from tasks.job import ONCE, Job, artifact_key, dataset_of, named_failures
 from vlmdata import runs
 from vlmdata.checkpoint import Shard
 from vlmdata.config import BuildConfig
@@ -73,13 +73,17 @@ def check_retrieval(job: Job, shards: Sequence[Shard]) -> None:
     job.run.record("retrieval", found.record())
     page = job.run.attach("retrieval.html", worst_page(job.dataset, shards, found))
     told = f"{found.sentence}\n\nThe worst pairs: `{page}`"
-    create_markdown_artifact(key=_key(job, "retrieval"), markdown=told, description="The retrieval check")
+    create_markdown_artifact(key=artifact_key(job, "retrieval"), markdown=told, description="The retrieval check")
     rows = [
         {"by": by, "name": str(row["name"]), "images": row["images"], "missed": f"{row['miss_rate']:.1%}"}
         for by, group in found.groups.items()
         for row in group[:10]
     ]
-    create_table_artifact(key=_key(job, "retrieval-worst"), table=rows, description="Where images miss their captions")
+    create_table_artifact(
+        key=artifact_key(job, "retrieval-worst"), table=rows, description="Where images miss their captions"
+    )
+    if found.verdict != "passed":
+        get_run_logger().warning(found.sentence)
     found.require_clean()
 
 
@@ -91,6 +95,7 @@ def finish_run(job: Job, reports: Sequence[runs.StageReport], listing: Sequence[
     facts: dict[str, Any] = {}
     if last.stage is Stage.FINAL:
         about: CardFacts = {"stages": describe_run(job.run)["stages"], **_judged(job.config)}
+        about["retrieval"] = job.run.read("retrieval") or {}
         facts["export"] = finish_export(job.dataset, last.shards, job.config.export, about)
     message = f"{still_open} failures may be mended: {_retry(job)}" if still_open else ""
     if not still_open and last.stage is Stage.FINAL:
@@ -99,8 +104,10 @@ def finish_run(job: Job, reports: Sequence[runs.StageReport], listing: Sequence[
     job.run.finish(runs.IN_PART if still_open else runs.COMPLETED, message, to=last.stage.value, **facts)
     told = describe_run(job.run)
     if told["export"]:
-        create_markdown_artifact(key=_key(job, "export"), markdown=f"`{told['export']}`", description="The export")
-    create_markdown_artifact(key=_key(job, "funnel"), markdown=as_markdown(told), description="The funnel")
+        create_markdown_artifact(
+            key=artifact_key(job, "export"), markdown=f"`{told['export']}`", description="The export"
+        )
+    create_markdown_artifact(key=artifact_key(job, "funnel"), markdown=as_markdown(told), description="The funnel")
     return told
 
 
@@ -141,13 +148,9 @@ def stop_run(job: Job, error: VlmdataError) -> None:
 def _show(job: Job, report: runs.StageReport) -> None:
     rows = [{"what": "samples", **report.samples.model_dump(by_alias=True)}]
     rows.append({"what": "captions", **report.captions.model_dump(by_alias=True)})
-    create_table_artifact(key=_key(job, report.stage), table=rows, description=f"Accounts of {report.stage}")
+    create_table_artifact(key=artifact_key(job, report.stage), table=rows, description=f"Accounts of {report.stage}")
     reasons = [{"code": code, "samples": number} for code, number in report.reasons.items()]
     if reasons:
-        create_table_artifact(key=_key(job, f"{report.stage}-reasons"), table=reasons, description="Why not kept")
-
-
-def _key(job: Job, name: str) -> str:
-    """Artifact keys may hold lower-case letters, digits and dashes only."""
-    text = f"{job.config.dataset}-{name}".lower()
-    return "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in text)
+        create_table_artifact(
+            key=artifact_key(job, f"{report.stage}-reasons"), table=reasons, description="Why not kept"
+        )

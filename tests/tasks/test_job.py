@@ -12,7 +12,7 @@ from prefect.states import Completed, Crashed, Failed
 from tasks.job import Job, named_failures, raise_named, worth_retrying
 from vlmdata import errors
 from vlmdata.config import parse_config
-from vlmdata.errors import UserError, VlmdataError
+from vlmdata.errors import StoreError, UserError, VlmdataError
 
 OURS = [kind for kind in vars(errors).values() if inspect.isclass(kind) and issubclass(kind, VlmdataError)]
 CONFIG = parse_config({"dataset": "set", "store": "/store", "source": {"kind": "folder", "path": "/p"}})
@@ -29,7 +29,7 @@ def test_an_error_of_ours_comes_back_as_itself(kind: type[VlmdataError]) -> None
     with pytest.raises(VlmdataError, match="one line") as caught:
         raise_named(state)
     assert caught.type is kind
-    assert not worth_retrying(None, None, state)  # type: ignore[arg-type]
+    assert worth_retrying(None, None, state) == (kind is StoreError)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -75,6 +75,7 @@ def test_exit_codes() -> None:
         "SourceError": 2,
         "StoreError": 2,
         "GateFailed": 3,
+        "NeedsCleaning": 3,
         "BuildIncomplete": 4,
         "BrokenInvariant": 1,
     }

@@ -42,4 +42,8 @@ def retry_after_seconds(header: str | None, now: datetime) -> float | None:
     except ValueError:
         return None
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - now).total_seconds())
+    try:
+        return max(0.0, (moment - now).total_seconds())
+    except OverflowError:
+        # The last day of the year 9999, west of Greenwich.
+        return None

@@ -11,6 +11,7 @@ from vlmdata.export.mix import SYNTHETIC
 from vlmdata.export.tallies import Tallies, quantile
 
 _LONGEST_LIST = 30
+_RECALLS = ("r1", "r5", "r10", "low", "high")
 _NONE = "-"
 
 CIRCULAR = (
@@ -45,6 +46,8 @@ class CardFacts(TypedDict, total=False):
     thresholds: Sequence[Threshold]
     captioner: str | None
     """The model that was asked for captions, if any was."""
+    retrieval: Mapping[str, Any]
+    """The retrieval check, as `quality.retrieval.Retrieval.record` tells it."""
 
 
 def card(manifest: Mapping[str, Any], tallies: Tallies, facts: CardFacts) -> str:
@@ -54,6 +57,7 @@ def card(manifest: Mapping[str, Any], tallies: Tallies, facts: CardFacts) -> str
         _warning(tallies),
         _funnel(facts.get("stages", {})),
         _judged(facts.get("thresholds", []), tallies),
+        _retrieval(facts.get("retrieval")),
         _captions(facts.get("captioner"), tallies),
         _mix(manifest["settings"].get("captions"), tallies),
         _counted("Licences", "licence", "pictures", tallies.get("license", Counter())),
@@ -119,6 +123,20 @@ def _judged(thresholds: Sequence[Threshold], tallies: Tallies) -> str:
     models = _counted("", "model", "captions", tallies.get("model", Counter()))
     bands = _table(["language", "model", "accepted above", "rejected below", "note"], rows) if rows else ""
     return "\n\n".join(part for part in ["## How captions were judged", bands, models] if part)
+
+
+def _retrieval(found: Mapping[str, Any] | None) -> str:
+    """How often an image finds its caption among others, and a caption its image."""
+    if not found:
+        return ""
+    rows = [
+        [f"{what}, {way.replace('_', ' ')}", f"{one['n']:,}", *[f"{100 * one[name]:.1f}" for name in _RECALLS]]
+        for what, key in (("exported", "exports"), ("all that were scored", "scored"))
+        for way, one in found[key].items()
+    ]
+    table = _table(["of", "images", "R@1 %", "R@5 %", "R@10 %", "95 % from", "to"], rows)
+    warning = "**Too few to tell.** " if found["verdict"] == "too few to tell" else ""
+    return f"## Retrieval\n\n{warning}{_text(found['sentence'])}.\n\n{table}"
 
 
 def _captions(captioner: str | None, tallies: Tallies) -> str:
