@@ -97,7 +97,8 @@ def finish_run(job: Job, reports: Sequence[runs.StageReport], listing: Sequence[
         about: CardFacts = {"stages": describe_run(job.run)["stages"], **_judged(job.config)}
         about["retrieval"] = job.run.read("retrieval") or {}
         facts["export"] = finish_export(job.dataset, last.shards, job.config.export, about)
-    message = f"{still_open} failures may be mended: {_retry(job)}" if still_open else ""
+    what = "1 failure" if still_open == 1 else f"{still_open:,} failures"
+    message = f"{what} may be mended: {_retry(job)}" if still_open else ""
     if not still_open and last.stage is Stage.FINAL:
         facts["fingerprint"] = runs.fingerprint(job.dataset, job.config, listing)
         facts["whole"] = _whole(job, last)

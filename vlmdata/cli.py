@@ -63,7 +63,7 @@ def build(
     # As JSON, which is YAML: a path that holds " #" or looks like a number stays that path.
     overrides += [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in named if value is not None]
     told = _build(load_config(config, overrides), _stage(to), verbose)
-    print_funnel(told)
+    print_funnel({**told, "message": None})
     _end(told)
 
 
@@ -72,20 +72,19 @@ def plan(
     config: Annotated[Path, typer.Argument(help="The config file.")],
     set_: Annotated[list[str] | None, typer.Option("--set", help="key=value, such as caption.model=gpt-4o.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's log.")] = False,
 ) -> None:
     """Say what captions will take in requests, tokens, money and time. Filters first; asks nothing."""
-    from vlmdata.captioning.plan import plan_captions
+    from vlmdata.captioning.plan import filter_here, plan_captions
     from vlmdata.config import load_config
-    from vlmdata.console import print_plan
-    from vlmdata.layout import Stage
-    from vlmdata.runs import existing_run
+    from vlmdata.console import print_plan, progress_bars
+    from vlmdata.preflight import preflight
 
     read = load_config(config, set_ or [])
-    _build(read, Stage.FILTERED, verbose)
+    preflight(read)
     dataset = _dataset(read.store, read.dataset)
-    filtered = existing_run(dataset).stage(Stage.FILTERED)
-    planned = plan_captions(dataset, filtered.shards if filtered else (), read.caption)
+    with progress_bars():
+        filtered = filter_here(dataset, read)
+    planned = plan_captions(dataset, filtered, read.caption)
     if as_json:
         typer.echo(json.dumps(planned.as_dict(), indent=2))
     else:
@@ -107,7 +106,7 @@ def failures(
     rows = ledger(_dataset(store, dataset), _stages(stage), _failure_classes(class_))
     if as_json:
         for row in rows.to_pylist():
-            typer.echo(json.dumps(row, ensure_ascii=False, default=str))
+            typer.echo(json.dumps(row, ensure_ascii=False, default=_iso))
     else:
         print_failures(rows)
 
@@ -118,27 +117,32 @@ def retry(
     dataset: _Name,
     stage: _Stages = None,
     class_: _Classes = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value, of how it is done, such as caption.max_cost=20.")
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's log.")] = False,
 ) -> None:
     """Try again what failed in the newest run, with that run's config; captions get another attempt."""
-    from vlmdata.console import print_funnel, print_lines
+    from vlmdata.console import print_funnel, print_retry
     from vlmdata.failures import failures as ledger
-    from vlmdata.failures import open_again
+    from vlmdata.failures import last_stage, may_be_mended, open_again
     from vlmdata.layout import Stage
+    from vlmdata.preflight import preflight
     from vlmdata.runs import config_of_newest
 
     opened = _dataset(store, dataset)
     stages, classes = _stages(stage), _failure_classes(class_)
-    config = config_of_newest(opened)
-    number = ledger(opened, stages, classes).num_rows
-    if not number:
-        print_lines(["Nothing to retry: no failure of that kind in the newest run."])
+    config = _done_otherwise(config_of_newest(opened), set_ or [])
+    failed = ledger(opened, stages, classes)
+    tried = may_be_mended(failed)
+    print_retry(tried, failed.num_rows)
+    if not tried.num_rows:
         return
+    preflight(config)
     if Stage.CAPTIONED in stages:
         open_again(opened, classes)
-    print_lines([f"Trying {number} failures again."])
-    told = _build(config, Stage.FINAL, verbose, even_if_done=True)
-    print_funnel(told)
+    told = _build(config, last_stage(opened), verbose, even_if_done=True)
+    print_funnel({**told, "message": None})
     _end(told)
 
 
@@ -190,7 +194,7 @@ def demo(
     told = _build(config, _stage("04_final"), verbose, stand_in_captioner=True)
     from vlmdata.console import print_funnel, print_lines
 
-    print_funnel(told)
+    print_funnel({**told, "message": None})
     print_lines(expected_troubles(config, sample))
     print_lines(next_commands(config, sample))
     _end(told)
@@ -296,6 +300,24 @@ def _end(told: dict[str, Any]) -> None:
         raise BuildIncomplete(told["message"])
 
 
+def _done_otherwise(config: Any, overrides: list[str]) -> Any:
+    """The config with other limits, addresses or patience: nothing that would make it another dataset."""
+    from vlmdata.config import _absolute_paths, _apply, _merge, parse_config
+
+    given: dict[str, Any] = {}
+    for override in overrides:
+        _apply(given, override)
+    merged = _merge(config.model_dump(mode="json"), given)
+    _absolute_paths(merged, Path.cwd())
+    changed = parse_config(merged, where="--set")
+    if changed.settings() != config.settings():
+        raise ConfigError(
+            f"--set {' '.join(overrides)}: would change what comes out, and retry only goes on with it; "
+            "expected what says how it is done, such as caption.max_cost; for another outcome: vlmdata build"
+        )
+    return changed
+
+
 def _stage(name: str, option: str = "--to") -> Any:
     from vlmdata.layout import Stage
 
@@ -303,6 +325,11 @@ def _stage(name: str, option: str = "--to") -> Any:
         return Stage(name)
     except ValueError:
         raise ConfigError(f"{option} {name!r}: expected one of {', '.join(Stage)}") from None
+
+
+def _iso(value: Any) -> str:
+    """A moment, as JSON has none."""
+    return str(value.isoformat())
 
 
 def _stages(names: list[str] | None) -> list[Any]:

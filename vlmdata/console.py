@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -27,7 +27,7 @@ from rich.text import Text
 
 from vlmdata import progress
 from vlmdata.funnel import COLUMNS, rows, why
-from vlmdata.layout import Step
+from vlmdata.layout import Stage, Step
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -50,6 +50,11 @@ _PIPE_WIDTH = 200
 """Where nobody watches there is no edge to keep to, and a number cut short is none."""
 
 
+def _label(step: Step, *, before: bool) -> str:
+    """A step that comes back does so for what is held."""
+    return f"{_LABELS.get(step, step)}{' again' if before else ''}"
+
+
 class _Rate(ProgressColumn):
     """Samples a second so far."""
 
@@ -67,6 +72,7 @@ class Bars(progress.Listener):
         self._within: dict[Step, int] = {}
         self._whole: dict[Step, int] = {}
         self._note: Any = None
+        self._labels: dict[Step, str] = {}
 
     def say(self, text: str) -> None:
         """Replace the line that says what goes on."""
@@ -78,7 +84,8 @@ class Bars(progress.Listener):
         if self._note is not None:
             self._shown.remove_task(self._note)
             self._note = None
-        self._bars[step] = self._shown.add_task(_LABELS.get(step, step), total=total)
+        self._labels[step] = _label(step, before=step in self._bars)
+        self._bars[step] = self._shown.add_task(self._labels[step], total=total)
         self._within[step] = self._whole[step] = 0
 
     def advance(self, step: Step, samples: int) -> None:
@@ -93,7 +100,7 @@ class Bars(progress.Listener):
 
     def note(self, step: Step, text: str) -> None:
         if step in self._bars and text:
-            self._shown.update(self._bars[step], description=f"{_LABELS.get(step, step)} ({text})")
+            self._shown.update(self._bars[step], description=f"{self._labels[step]} ({text})")
 
     def _draw(self, step: Step) -> None:
         self._shown.update(self._bars[step], completed=max(self._within[step], self._whole[step]))
@@ -105,6 +112,7 @@ class Lines(Bars):
     def __init__(self) -> None:
         self._totals: dict[Step, int] = {}
         self._notes: dict[Step, str] = {}
+        self._over: set[Step] = set()
 
     def say(self, text: str) -> None:
         """Nothing: nobody watches."""
@@ -123,7 +131,8 @@ class Lines(Bars):
 
     def end(self, step: Step) -> None:
         note = f" ({self._notes[step]})" if self._notes.get(step) else ""
-        sys.stderr.write(f"{_LABELS.get(step, step)}: {self._totals[step]} samples{note}\n")
+        sys.stderr.write(f"{_label(step, before=step in self._over)}: {self._totals[step]} samples{note}\n")
+        self._over.add(step)
 
 
 @contextmanager
@@ -154,10 +163,22 @@ def print_funnel(told: dict[str, Any]) -> None:
     console = Console() if sys.stdout.isatty() else Console(width=_PIPE_WIDTH)
     for table in funnel_tables(told):
         console.print(table)
+    if spent := _spent(told):
+        print_lines([spent])
     if told.get("message"):
         print_lines([told["message"]])
     if told.get("export"):
         print_lines([f"Export: {told['export']}"])
+
+
+def _spent(told: dict[str, Any]) -> str | None:
+    """What captions took, if anything."""
+    spent = told["stages"].get(Stage.CAPTIONED.value, {}).get("spent")
+    if not spent or not spent["requests"]:
+        return None
+    tokens = f"{spent['input_tokens']:,} input and {spent['output_tokens']:,} output tokens"
+    money = "" if spent["cost"] is None else f", {_dollars(spent['cost'])}"
+    return f"Spent on captions, over all runs: {_several(spent['requests'], 'request')}, {tokens}{money}"
 
 
 def funnel_tables(told: dict[str, Any]) -> list[Table]:
@@ -182,42 +203,110 @@ def _table(title: str, head: Sequence[str], body: Sequence[Sequence[str]]) -> Ta
 
 def print_plan(plan: CaptionPlan, config: CaptionConfig) -> None:
     """What captions will take, a line a figure."""
-    figures = [
+    asked = [
         ("pictures that want a caption", f"{plan.pictures:,}"),
         ("answered already, and paid for", f"{plan.answered:,}"),
         ("failed for good, or out of requests", f"{plan.failed:,}"),
-        ("requests to send", f"{plan.requests:,}"),
+        ("to ask, a request each", f"{plan.requests:,}"),
+    ]
+    takes = [
         ("input tokens, about", f"{plan.input_tokens:,}"),
         ("output tokens, about", f"{plan.output_tokens:,}"),
         ("cost, about", _dollars(plan.cost)),
-        ("cost at the very worst, of one request each", _dollars(plan.cost_at_worst)),
-        ("time, about", f"{plan.minutes:,.1f} min"),
-        ("spent so far, in all runs", f"{_dollars(plan.paid_cost)}, {plan.paid_requests:,} requests"),
+        ("cost at most", _dollars(plan.cost_at_worst)),
+        ("time, about", _duration(plan.minutes)),
     ]
-    limits = [("caption.max_cost", config.max_cost), ("caption.max_requests", config.max_requests)]
-    figures += [(name, f"{value:,}") for name, value in limits if value is not None]
-    width = max(len(name) for name, _ in figures)
-    print_lines([f"Captions by {config.model or 'no model yet'}:", *(f"  {n:<{width}}  {v}" for n, v in figures)])
+    print_lines([f"Captions by {config.model or 'no model yet (caption.model is not set)'}:"])
+    print_figures(asked + (takes if plan.requests else []))
+    if plan.paid_requests or plan.max_cost is not None or plan.max_requests is not None:
+        print_lines(["The dataset's account, over all runs:"])
+        print_figures(_account(plan))
+    print_lines(_remarks(plan, config))
+
+
+def _account(plan: CaptionPlan) -> list[tuple[str, str]]:
+    limits = [
+        ("requests sent", plan.paid_requests, "caption.max_requests", plan.max_requests, _count),
+        ("spent", plan.paid_cost, "caption.max_cost", plan.max_cost, _dollars),
+    ]
+    return [
+        (name, told(spent) + ("" if limit is None else f" of {told(limit)} ({key})"))
+        for name, spent, key, limit, told in limits
+    ]
+
+
+def _remarks(plan: CaptionPlan, config: CaptionConfig) -> list[str]:
+    from vlmdata.captioning.again import times_again
+
+    lines = []
     if not plan.fits:
-        print_lines(["That is more than the limits allow: the run would stop before it, and end with exit code 4."])
+        lines.append("That is more than the limits allow: a build would stop before it, and end with exit code 4.")
+    if plan.requests and plan.cost is None:
+        lines.append(f"No price: set caption.prices.{config.model} to {{input: …, output: …}}, for a million tokens.")
+    if times := times_again(config):
+        lines.append(f"Not in it: samples that are held are asked about anew, up to {times}x (caption.recaption_held).")
+    return lines
+
+
+def print_figures(figures: Sequence[tuple[str, str]]) -> None:
+    """Names and values in two columns."""
+    width = max(len(name) for name, _ in figures)
+    print_lines([f"  {name:<{width}}  {value}" for name, value in figures])
+
+
+def _count(number: float | None) -> str:
+    return "unknown" if number is None else f"{number:,}"
 
 
 def _dollars(amount: float | None) -> str:
-    return "unknown (caption.prices has no price for this model)" if amount is None else f"${amount:,.4f}"
+    """Cents where it is dollars; where it is less, four figures that count."""
+    if amount is None:
+        return "unknown"
+    return f"${amount:,.2f}" if amount >= 1 or amount == 0 else f"${amount:.4g}"
+
+
+def _duration(minutes: float) -> str:
+    if minutes < 1:
+        return "under a minute"
+    return f"{minutes:,.0f} min" if minutes < 120 else f"{minutes / 60:,.1f} h"
 
 
 def print_failures(rows: pa.Table) -> None:
-    """The ledger, a line a failure."""
-    columns = ("stage", "class", "id", "http_status", "attempts", "time", "message")
-    body = [[_cell(row[name]) for name in columns] for row in rows.to_pylist()]
+    """The ledger: how many of each kind, then a line a failure."""
+    failed = rows.to_pylist()
+    if not failed:
+        print_lines(["No failure of that kind in the newest run."])
+        return
+    kinds = Counter((row["stage"], row["class"]) for row in failed)
+    print_lines([f"{_several(len(failed), 'failure')}: {', '.join(f'{s} {c} {n:,}' for (s, c), n in kinds.items())}"])
+    columns = ("stage", "class", "id", "http", "requests", "message")
+    names = ("stage", "class", "id", "http_status", "attempts", "message")
+    body = [[_cell(row[name]) for name in names] for row in failed]
+    for row in body:
+        # The beginning is enough for `explain`, and leaves the line to the message.
+        row[columns.index("id")] = row[columns.index("id")][:12]
     console = Console() if sys.stdout.isatty() else Console(width=_PIPE_WIDTH)
-    console.print(_table(f"{len(body)} failures", columns, body))
+    table = _table("", columns, body)
+    table.columns[-1].no_wrap, table.columns[-1].overflow = False, "fold"
+    console.print(table)
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat(timespec="seconds")
     return "–" if value is None else str(value)
+
+
+def print_retry(tried: pa.Table, failed: int) -> None:
+    """What a retry will do, and what it will not."""
+    lost = failed - tried.num_rows
+    why = f"{_several(lost, 'failure')} would only happen again, as the picture is what it is" if lost else ""
+    if tried.num_rows:
+        print_lines([f"Trying {_several(tried.num_rows, 'failure')} again{'; ' + why if why else ''}."])
+    else:
+        print_lines([f"Nothing to retry: {why or 'no failure of that kind in the newest run'}."])
+
+
+def _several(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def print_lines(lines: Sequence[str]) -> None:

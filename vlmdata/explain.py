@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -34,6 +35,8 @@ def explain(dataset: Dataset, sample: str) -> dict[str, Any]:
         if shard is None or stages[-1]["outcome"] not in {"kept"}:
             break
         stages.append(_decided(dataset, shard, stage, row["id"]))
+        if stage is Stage.CAPTIONED:
+            _name_questions(run, row["sha256"], stages[-1]["facts"].get("asked", []))
     if stages[-1]["stage"] == Stage.CHECKED and stages[-1]["outcome"] == "kept":
         stages += _exported(dataset, run, row["id"])
     return {"id": row["id"], "key": row["key"], "run": run.number, "stages": stages}
@@ -59,7 +62,9 @@ def _find(dataset: Dataset, run: Run, sample: str) -> tuple[str, dict[str, Any]]
 
 
 def _shard(run: Run, stage: Stage, name: str) -> Shard | None:
-    report = run.stage(stage)
+    """The shard as a stage left it; stage 03 hands on what was captioned anew for it."""
+    later = run.stage(Stage.CHECKED) if stage is Stage.CAPTIONED else None
+    report = later or run.stage(stage)
     return next((shard for shard in report.shards if shard.name == name), None) if report else None
 
 
@@ -81,7 +86,7 @@ def _decided(dataset: Dataset, shard: Shard, stage: Stage, sample: str) -> dict[
         if facts.get("phash") is not None:
             facts["phash"] = f"{facts['phash']:016x}"
     if stage is Stage.CAPTIONED:
-        facts.update(asked=[_short(row) for row in _rows(dataset, shard, step, "attempts", sample)])
+        facts.update(asked=_rows(dataset, shard, step, "attempts", sample))
     if stage is Stage.CHECKED:
         facts.update(scores=_scores(dataset, shard, sample))
     rejected = _first(_rows(dataset, shard, step, "rejects", sample))
@@ -89,6 +94,29 @@ def _decided(dataset: Dataset, shard: Shard, stage: Stage, sample: str) -> dict[
     facts["captions"] = [_short(row) for row in _rows(dataset, shard, step, "captions", sample)]
     facts["captions not kept"] = [_short(row) for row in _rows(dataset, shard, step, "caption_rejects", sample)]
     return _told(stage, rejected.pop("outcome", "kept"), facts)
+
+
+def _name_questions(run: Run, content: str, asked: list[dict[str, Any]]) -> None:
+    """Put what was asked in the place of the journal's name for it, as far as this run's config gives that name."""
+    questions = _questions(run, content) if asked else {}
+    asked[:] = [{**questions.get(row["key"], {}), **_short(row)} for row in asked]
+
+
+def _questions(run: Run, content: str) -> dict[str, dict[str, Any]]:
+    """By the journal's name: model and prompt with its version, and for which time a held sample came back."""
+    from vlmdata.captioning.again import times_again
+    from vlmdata.captioning.questions import Asker
+    from vlmdata.runs import config_of_newest
+
+    try:
+        config = config_of_newest(run.dataset).caption
+        askers = [Asker.of(config, take) for take in range(times_again(config) + 1)]
+    except ConfigError:
+        # The prompt's file is gone, or another version wrote the config: the answers still stand.
+        return {}
+    told = [{"model": config.model, "prompt": asker.prompt.identity, "again": asker.take or None} for asker in askers]
+    keys = [asker.keys([content])[0] for asker in askers]
+    return {key: _short(question) for key, question in zip(keys, told, strict=True)}
 
 
 def _scores(dataset: Dataset, shard: Shard, sample: str) -> list[dict[str, Any]]:
@@ -104,8 +132,12 @@ def _exported(dataset: Dataset, run: Run, sample: str) -> list[dict[str, Any]]:
         for outcome, table in (("kept", "samples"), ("failed", "rejects")):
             rows = _rows(dataset, shard, Step.FINAL, table, sample)
             if rows:
-                places = _rows(dataset, shard, Step.FINAL, "places", sample)
-                return [_told(Stage.FINAL, outcome, {**_first(rows), "places": [_short(place) for place in places]})]
+                more = {"captions not kept": "caption_rejects", "places": "places"}
+                facts = {
+                    what: [_short(row) for row in _rows(dataset, shard, Step.FINAL, at, sample)]
+                    for what, at in more.items()
+                }
+                return [_told(Stage.FINAL, outcome, {**_first(rows), **facts})]
     return []
 
 
@@ -128,5 +160,9 @@ def _first(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _short(row: dict[str, Any]) -> dict[str, Any]:
     told = {name: value for name, value in row.items() if name not in _LEFT_OUT | {"caption_id"}}
-    # A score that is not a number is none, and JSON has no word for it.
-    return {name: value for name, value in told.items() if value is not None and value == value}
+    # A score that is not a number is none, and JSON has no word for it, nor for a moment.
+    return {name: _plain(value) for name, value in told.items() if value is not None and value == value}
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat(timespec="seconds") if isinstance(value, datetime) else value

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from vlmdata.checkpoint import Dataset, Shard
 from vlmdata.layout import Stage, Step
-from vlmdata.runs import Run, existing_run
-from vlmdata.schema import FAILURES
+from vlmdata.runs import STOPPED, Run, existing_run
+from vlmdata.schema import ATTEMPTS, FAILURES
+
+if TYPE_CHECKING:
+    from vlmdata.captioning.journal.book import Entry
 
 CLASSES = ("transient", "permanent", "refused", "budget")
 
@@ -22,6 +26,8 @@ def failures(
     """Every failure of the newest run: rows of `schema.FAILURES`, by stage and sample.
 
     A captioner's failure is one even where the sample went on with other captions.
+    Of a stage that the newest run was stopped or killed before, the failures
+    are those of the run before it.
 
     Raises:
         ConfigError: there is no run.
@@ -38,20 +44,43 @@ def _of_stage(dataset: Dataset, run: Run, stage: Stage) -> Iterator[pa.Table]:
     for shard in _shards(run, stage):
         if stage is Stage.CAPTIONED:
             yield _captioner(dataset, shard)
-        elif stage is not Stage.FINAL:
+        else:
             yield _others(dataset, shard, stage)
 
 
 def _shards(run: Run, stage: Stage) -> tuple[Shard, ...]:
     """A stage's shards; stage 03 hands on what was captioned anew for it."""
+    report = run.stage(stage)
+    if report is None:
+        before = _before(run)
+        return _shards(before, stage) if before else ()
     later = run.stage(Stage.CHECKED) if stage is Stage.CAPTIONED else None
-    report = later or run.stage(stage)
-    return report.shards if report else ()
+    return (later or report).shards
+
+
+def _before(run: Run) -> Run | None:
+    """The run before one that did not come to its own end."""
+    end = run.read("end")
+    cut_short = end is None or end["outcome"] == STOPPED
+    return Run(run.dataset, run.number - 1) if cut_short and run.number > 1 else None
+
+
+def last_stage(dataset: Dataset) -> Stage:
+    """How far the newest run went that came to its own end: a retry goes as far."""
+    run: Run | None = existing_run(dataset)
+    while run and (before := _before(run)):
+        run = before
+    end = run.read("end") if run else None
+    return Stage(end["to"]) if end and "to" in end else Stage.FINAL
+
+
+def _failed_attempts(dataset: Dataset, shard: Shard) -> pa.Table:
+    rows = dataset.read(shard, Step.CAPTIONED, "attempts")
+    return rows.filter(pc.is_valid(rows["failure"]))
 
 
 def _captioner(dataset: Dataset, shard: Shard) -> pa.Table:
-    rows = dataset.read(shard, Step.CAPTIONED, "attempts")
-    rows = rows.filter(pc.is_valid(rows["failure"]))
+    rows = _failed_attempts(dataset, shard)
     return _ledger(
         Stage.CAPTIONED,
         id=rows["id"],
@@ -84,19 +113,47 @@ def _ledger(stage: Stage, **columns: Any) -> pa.Table:
     return pa.table(arrays, schema=FAILURES)
 
 
+def may_be_mended(rows: pa.Table) -> pa.Table:
+    """The failures of a ledger that another try may mend: the captioner's, and those that time alone may mend."""
+    asked, passing = pc.equal(rows["stage"], Stage.CAPTIONED.value), pc.equal(rows["class"], "transient")
+    return rows.filter(pc.or_(asked, passing))
+
+
 def open_again(dataset: Dataset, classes: Collection[str]) -> int:
     """Another attempt for each picture that the captioner failed on in one of these ways; returns for how many.
 
-    What failed elsewhere, or for want of money, needs none: a build does it again as it is.
+    One that was opened since the failure was recorded, by a `retry` that was
+    killed, is gone on with. What failed for want of money needs none: a build
+    asks for it as it is.
     """
     from vlmdata.captioning import line as lines
     from vlmdata.captioning.journal.grants import Limits
 
-    keys = failures(dataset, [Stage.CAPTIONED], [kind for kind in classes if kind != "budget"])["asked"].to_pylist()
-    if not keys:
+    recorded = _recorded(dataset, [kind for kind in classes if kind != "budget"])
+    if not recorded:
         return 0
 
     async def open_them() -> int:
-        return await (await lines.process().journal(dataset, Limits())).open_attempts(sorted(set(keys)))
+        journal = await lines.process().journal(dataset, Limits())
+        entries = await journal.find(recorded)
+        now = time.time()
+        return await journal.open_attempts(
+            key for key, entry in sorted(entries.items()) if entry.attempt <= recorded[key] and not _asking(entry, now)
+        )
 
     return lines.run(open_them())
+
+
+def _recorded(dataset: Dataset, classes: Collection[str]) -> dict[str, int]:
+    """The journal's names of what failed, and which attempt that was."""
+    shards = _shards(existing_run(dataset), Stage.CAPTIONED)
+    rows = pa.concat_tables([ATTEMPTS.empty_table(), *(_failed_attempts(dataset, shard) for shard in shards)])
+    rows = rows.filter(pc.is_in(rows["failure"], value_set=pa.array(classes, pa.string())))
+    return dict(zip(rows["key"].to_pylist(), rows["attempt"].to_pylist(), strict=True))
+
+
+def _asking(entry: Entry, now: float) -> bool:
+    """Somebody asks at this moment: another attempt would throw the answer away."""
+    from vlmdata.captioning.journal.writer import is_gone
+
+    return any(claim.until > now and not is_gone(claim.writer) for claim in entry.open.values())

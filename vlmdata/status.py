@@ -15,14 +15,21 @@ def status(dataset: Dataset) -> dict[str, Any]:
 
     Every stage has a row; one that was not reached has zeros. `mean_score` is
     the mean over samples of their best CLIPScore: of what a stage kept, as far
-    as it was scored later; null until then.
+    as it was scored later; null until then. 02_captioned has `spent`, too:
+    `{"requests", "input_tokens", "output_tokens", "cost"}` of the dataset's
+    account over all runs, in dollars; `cost` is null where no price is known.
     """
     return describe_run(existing_run(dataset))
 
 
 def describe_run(run: Run) -> dict[str, Any]:
     """One run's funnel; see `status`."""
+    from vlmdata.captioning.again import recounted
+
     reports = {stage: run.stage(stage) or StageReport(stage) for stage in Stage}
+    reports[Stage.CAPTIONED] = recounted(run.dataset, reports[Stage.CAPTIONED], reports[Stage.CHECKED].shards)
+    stages = {stage.value: _row(reports, stage) for stage in Stage}
+    stages[Stage.CAPTIONED.value]["spent"] = _spent(run)
     end = run.read("end") or {}
     place = end.get("export")
     return {
@@ -31,7 +38,7 @@ def describe_run(run: Run) -> dict[str, Any]:
         "outcome": end.get("outcome", "under way or killed"),
         "message": end.get("message"),
         "export": locate_export(run.dataset.store, place) if place else None,
-        "stages": {stage.value: _row(reports, stage) for stage in Stage},
+        "stages": stages,
     }
 
 
@@ -53,3 +60,19 @@ def _mean_score(reports: dict[Stage, StageReport], stage: Stage) -> float | None
         final = reports[stage]
         total, number = final.score_sum, final.samples.kept
     return total / number if number else None
+
+
+def _spent(run: Run) -> dict[str, Any]:
+    """What captions took so far: as a budget counts it, so with what a crash left open."""
+    from vlmdata.captioning.journal.log import Log
+    from vlmdata.captioning.journal.records import NANO
+
+    account = Log(run.dataset.store, run.dataset.name).book.account
+    asked = (run.read("start") or {}).get("config", {}).get("caption", {})
+    priced = account.spent > 0 or asked.get("model") in asked.get("prices", {})
+    return {
+        "requests": account.requests,
+        "input_tokens": account.input_tokens,
+        "output_tokens": account.output_tokens,
+        "cost": account.spent / NANO if priced else None,
+    }

@@ -164,7 +164,7 @@ def test_a_store_of_any_name_is_that_store(run: Run, source: Path, monkeypatch: 
     assert seen == [str(source.parent / store)]
 
 
-@pytest.mark.parametrize("command", [["status"], ["explain", "x"]])
+@pytest.mark.parametrize("command", [["status"], ["explain", "x"], ["failures"], ["retry"]])
 def test_a_dataset_that_is_not_there(run: Run, tmp_path: Path, command: list[str]) -> None:
     message = refused(run, *command, "--store", tmp_path / "store", "--dataset", "set")
     assert "dataset = 'set': no run of it" in message
@@ -267,3 +267,61 @@ def test_what_commands_a_terminal_is_written_out() -> None:
 
     assert visible("a \x1b[2J b \u202e c") == "a \\x1b[2J b \\u202e c"
     assert visible("ein Kätzchen 猫 👩\u200d🚀") == "ein Kätzchen 猫 👩\u200d🚀"
+
+
+@pytest.mark.parametrize("command", ["failures", "retry"])
+def test_a_class_or_a_stage_that_there_is_not(run: Run, story: Any, command: str) -> None:
+    where = ["--store", story.dataset.store_url, "--dataset", story.dataset.name]
+    assert "--class 'lost': expected one of transient, permanent, refused, budget" in refused(
+        run, command, *where, "--class", "lost"
+    )
+    assert "--stage 'captions': expected one of 00_raw" in refused(run, command, *where, "--stage", "captions")
+
+
+def test_where_nothing_failed_there_is_nothing_to_retry(run: Run, story: Any) -> None:
+    where = ["--store", story.dataset.store_url, "--dataset", story.dataset.name]
+    assert run("failures", *where) == (0, "No failure of that kind in the newest run.\n", "")
+    assert run("failures", *where, "--json") == (0, "", "")
+    assert run("retry", *where) == (0, "Nothing to retry: no failure of that kind in the newest run.\n", "")
+
+
+def test_a_retry_changes_how_and_not_what(run: Run, story: Any) -> None:
+    where = ["--store", story.dataset.store_url, "--dataset", story.dataset.name]
+    assert "would change what comes out" in refused(run, "retry", *where, "--set", "filter.min_side=10")
+    assert "did you mean 'caption.max_cost'?" in refused(run, "retry", *where, "--set", "caption.max_costs=3")
+    assert run("retry", *where, "--set", "caption.max_requests=3", "--set", "engine=processes")[0] == 0
+
+
+def test_a_plan_of_a_set_that_asks_for_nothing(run: Run, source: Path) -> None:
+    code, text, told = run("plan", source, "--set", "filter.min_side=40")
+    assert (code, "pictures that want a caption         0" in text) == (0, True)
+    assert "01 filter: 1 samples" in told and "caption again" not in told
+    code, text, _ = run("plan", source, "--set", "filter.min_side=40", "--json")
+    assert (code, json.loads(text)["requests"]) == (0, 0)
+    assert not (source.parent / "store/set/runs").exists()
+
+
+def test_a_step_that_comes_back_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    from vlmdata import progress
+    from vlmdata.console import progress_bars
+    from vlmdata.layout import Step
+
+    with progress_bars():
+        for text in ("$0.01, 90 tokens", "$0.02, 180 tokens"):
+            progress.begin(Step.CAPTIONED, 4)
+            progress.note(Step.CAPTIONED, text)
+            progress.end(Step.CAPTIONED)
+    told = capsys.readouterr().err.splitlines()
+    assert told == [
+        "02 caption: 4 samples ($0.01, 90 tokens)",
+        "02 caption again: 4 samples ($0.02, 180 tokens)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("amount", "shown"), [(None, "unknown"), (0, "$0.00"), (0.00144, "$0.00144"), (0.5, "$0.5"), (1234.5, "$1,234.50")]
+)
+def test_dollars(amount: float | None, shown: str) -> None:
+    from vlmdata.console import _dollars
+
+    assert _dollars(amount) == shown

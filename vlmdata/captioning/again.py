@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -11,7 +14,8 @@ from vlmdata.captioning.questions import Asker
 from vlmdata.captioning.shards import in_order_of, new_captions, spent
 from vlmdata.checkpoint import Counts, Dataset, Manifest, Result, Shard, run_once
 from vlmdata.config import CaptionConfig
-from vlmdata.layout import Step
+from vlmdata.layout import Stage, Step
+from vlmdata.runs import StageReport, report
 from vlmdata.schema import CAPTIONS, FILTERED
 
 
@@ -25,7 +29,7 @@ def caption_held(dataset: Dataset, shard: Shard, config: CaptionConfig, take: in
     """A judged shard with one more caption for each sample that is held as borderline; itself if there is none.
 
     Tables as `caption_shard` leaves them; the captions asked for before stay.
-    A sample whose asking fails stays as it was.
+    A sample whose asking fails stays as it was; if a rerun may mend that, it is open.
 
     Args:
         take: 1 for the first time that samples come back, 2 for the second, ...
@@ -69,6 +73,16 @@ def _added(dataset: Dataset, shard: Shard, said: Answers, asker: Asker) -> Resul
         tables,
         samples=before.samples,
         captions=before.captions + Counts(came=asked, kept=answered, failed=asked - answered),
-        open=before.open,
+        open=before.open + said.open,
         facts={**spent(tables["attempts"]), "asked_again": asked},
     )
+
+
+def recounted(dataset: Dataset, captioned: StageReport, judged: Sequence[Shard]) -> StageReport:
+    """02_captioned with what was asked for its held samples later, which came after its accounts were closed."""
+    names = {shard.name: shard.manifests[Step.CAPTIONED] for shard in captioned.shards}
+    if all(names.get(shard.name) == shard.manifests[Step.CAPTIONED] for shard in judged):
+        return captioned
+    later = {shard.name: shard for shard in judged}
+    whole = report(dataset, Stage.CAPTIONED, [later.get(shard.name, shard) for shard in captioned.shards])
+    return replace(captioned, captions=whole.captions, open=whole.open)

@@ -29,6 +29,7 @@ from vlmdata.captioning.openai import OpenAI
 from vlmdata.captioning.provider import Provider
 from vlmdata.captioning.questions import Asker
 from vlmdata.checkpoint import Counts, Dataset, Manifest, Result, Shard, run_once
+from vlmdata.config import CaptionConfig
 from vlmdata.errors import UserError
 from vlmdata.layout import Step
 from vlmdata.progress import advance, note
@@ -120,8 +121,7 @@ def _ask_all(
         Subject(key, load, asker.question(asker.is_small(side)))
         for key, load, side in zip(keys, loads, sides, strict=True)
     ]
-    patience = LONGEST_BATCH_S if config.batch else config.timeout_s + WAIT_FOR_A_TURN_S
-    manners = Manners(asker.prompt, waits, transport_for(dataset, config, patience), _told)
+    manners = Manners(asker.prompt, waits, transport_for(dataset, config, _longest(config, waits)), _told)
 
     async def all_of_them() -> Round:
         journal: Journal = await lines.process().journal(dataset, limits_of(config))
@@ -131,6 +131,14 @@ def _ask_all(
         return await caption_all(client, journal, subjects, manners)
 
     return lines.run(all_of_them())
+
+
+def _longest(config: CaptionConfig, waits: Waits) -> float:
+    """Seconds that one picture can be asked about: each request, its wait for a turn, and the pause after it."""
+    if config.batch:
+        return LONGEST_BATCH_S
+    each = config.timeout_s + WAIT_FOR_A_TURN_S + waits.backoff.longest_retry_after_s
+    return (1 + config.max_retries) * each
 
 
 def _told(account: Account) -> None:

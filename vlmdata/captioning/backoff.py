@@ -39,11 +39,8 @@ def retry_after_seconds(header: str | None, now: datetime) -> float | None:
         return float(text)
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    try:
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         return max(0.0, (moment - now).total_seconds())
-    except OverflowError:
-        # The last day of the year 9999, west of Greenwich.
+    except (ValueError, OverflowError):
+        # No date, or one that no calendar holds.
         return None

@@ -13,7 +13,10 @@ from vlmdata.errors import ConfigError
 
 _MASK = "***"
 _SHORTEST_KEY = 8
-_LOOKS_SECRET = re.compile(r"(?i)(?<=bearer )\S+|\b(?:sk|pk|key|hf)[-_][\w*-]{8,}")
+_LOOKS_SECRET = re.compile(
+    r"(?i)(?<=bearer )\S+|\b(?:sk|pk|key|hf)[-_][\w*-]{8,}"
+    r"|(?<=X-Amz-Signature=)[^&\s]+|(?<=X-Amz-Credential=)[^&\s]+|(?<=X-Amz-Security-Token=)[^&\s]+"
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,10 @@ class Endpoint:
     def without_key(self, text: str) -> str:
         """The text without our key, should a server repeat it; a short one is a mere word."""
         return text.replace(self.key, _MASK) if self.key and len(self.key) >= _SHORTEST_KEY else text
+
+    def scrubbed(self, reply: bytes) -> bytes:
+        """A server's reply without our key, before a message of it is cut short: the cut could go through the key."""
+        return self.without_key(reply.decode("latin-1")).encode("latin-1")
 
     def mask(self, text: str) -> str:
         """The text on one line, without our key or anything else that looks like one."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -15,7 +17,9 @@ from vlmdata.captioning.money import cost, limits_of, most_input_tokens, price_o
 from vlmdata.captioning.questions import Asker
 from vlmdata.captioning.shards import wanted_pictures
 from vlmdata.checkpoint import Dataset, Shard
-from vlmdata.config import CaptionConfig
+from vlmdata.config import BuildConfig, CaptionConfig
+from vlmdata.layout import Step
+from vlmdata.progress import begin, done, end
 
 _BYTES_A_TOKEN = 4
 """Of English prose; only estimates use it."""
@@ -46,6 +50,8 @@ class CaptionPlan:
     @property
     def fits(self) -> bool:
         """Whether what is expected stays within the limits."""
+        if not self.requests:
+            return True
         few = self.max_requests is None or self.paid_requests + self.requests <= self.max_requests
         cheap = self.max_cost is None or (self.paid_cost or 0) + (self.cost or 0) <= self.max_cost
         return few and cheap
@@ -55,6 +61,39 @@ class CaptionPlan:
         return {**asdict(self), "fits": self.fits}
 
 
+def filter_here(dataset: Dataset, config: BuildConfig) -> list[Shard]:
+    """Every shard as 01_filtered leaves it, on threads of this process; a build finds the checkpoints there.
+
+    No run is recorded: a plan is not what `status`, `failures` and `retry` look at next.
+
+    Raises:
+        SourceError: the source cannot be read.
+        StoreError: the store refuses.
+    """
+    from vlmdata.filtering.duplicates import find_duplicates
+    from vlmdata.filtering.shards import filter_shard
+    from vlmdata.ingest.shards import ingest_shard, list_source
+    from vlmdata.measure.facts import measure_shard
+
+    raw = _each(Step.RAW, list_source(dataset, config), lambda shard: ingest_shard(dataset, shard, config))
+    measured = _each(Step.FACTS, raw, lambda shard: measure_shard(dataset, shard, config.filter))
+    decided = find_duplicates(dataset, measured, config.filter, config.dedup)
+    return _each(Step.FILTERED, decided, lambda shard: filter_shard(dataset, shard, config.filter, config.dedup))
+
+
+def _each(step: Step, shards: Sequence[Shard], make: Callable[[Shard], Shard]) -> list[Shard]:
+    def one(shard: Shard) -> Shard:
+        made = make(shard)
+        done(step, shard.rows)
+        return made
+
+    begin(step, sum(shard.rows for shard in shards))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        made = list(pool.map(one, shards))
+    end(step)
+    return made
+
+
 def plan_captions(dataset: Dataset, shards: Sequence[Shard], config: CaptionConfig) -> CaptionPlan:
     """The plan for shards of 01_filtered: one request a picture that has no answer yet; nothing is asked.
 
@@ -62,24 +101,24 @@ def plan_captions(dataset: Dataset, shards: Sequence[Shard], config: CaptionConf
         ConfigError: the prompt is not there, or does not know the language.
     """
     asker, price = Asker.of(config), price_of(config)
-    done = CaptionPlan(max_cost=config.max_cost, max_requests=config.max_requests)
+    plan = CaptionPlan(max_cost=config.max_cost, max_requests=config.max_requests)
     worst = 0
     for small, entries in _looked_up(dataset, shards, asker):
         left = [not entry.closed and entry.requests <= config.max_retries for entry in entries]
         to_ask = [flag for flag, asks in zip(small, left, strict=True) if asks]
         answered = sum(entry.answered for entry in entries)
         questions = [asker.question(flag) for flag in to_ask]
-        done = replace(
-            done,
-            pictures=done.pictures + len(entries),
-            answered=done.answered + answered,
-            failed=done.failed + len(entries) - answered - len(to_ask),
-            requests=done.requests + len(to_ask),
-            input_tokens=done.input_tokens
+        plan = replace(
+            plan,
+            pictures=plan.pictures + len(entries),
+            answered=plan.answered + answered,
+            failed=plan.failed + len(entries) - answered - len(to_ask),
+            requests=plan.requests + len(to_ask),
+            input_tokens=plan.input_tokens
             + sum(_input_tokens(question.prompt, most_input_tokens(question, price)) for question in questions),
         )
         worst += sum(worst_case(question, price) for question in questions)
-    return _priced(done, asker, _account(dataset, asker), worst)
+    return _priced(plan, asker, _account(dataset, asker), worst)
 
 
 def _looked_up(dataset: Dataset, shards: Sequence[Shard], asker: Asker) -> Iterator[tuple[list[bool], list[Entry]]]:

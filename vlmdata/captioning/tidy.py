@@ -41,7 +41,7 @@ _NUMBER = re.compile(r"\d{1,2}[.)] (?=\S)")
 _LINK = re.compile(r"!?\[([^\[\]]+)\]\([^()\s]*\)")
 _BOLD = re.compile(r"\*\*(?=[^\s*]?\w)([^*\n]*[^\s*])\*\*")
 _ITALIC = re.compile(r"(?<![\w*])\*(?=[^\s*]?\w)([^*\n]*[^\s*])\*(?![\w*])")
-_UNDERLINED = re.compile(r"(?<!\w)(__?)(?=[^\W_])([^_\n]* [^_\n]*[^\s_])\1(?!\w)")
+_UNDERLINED = re.compile(r"(?<!\w)(__?)(?=[^\W_])(?=[^_\n]* )([^_\n]*[^\s_])\1(?!\w)")
 _CODE = re.compile(r"(?<![\w`])`+([^`\n]+)`+(?!\w)")
 
 _SAID_FIRST = (

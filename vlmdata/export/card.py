@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 
-from vlmdata.export.mix import SYNTHETIC
 from vlmdata.export.tallies import Tallies, quantile
+from vlmdata.schema import MADE
 
 _LONGEST_LIST = 30
 _RECALLS = ("r1", "r5", "r10", "low", "high")
@@ -182,7 +182,7 @@ def _kinds(tallies: Tallies) -> str:
     kinds: Counter[str] = Counter()
     for origin, count in tallies.get("origin", Counter()).items():
         model = str(origin).partition("|")[0]
-        kinds[_code(model) if model.startswith(SYNTHETIC) else "original"] += count
+        kinds[_code(model) if model.startswith(MADE) else "original"] += count
     rows = [[kind, f"{n:,}", f"{100 * n / kinds.total():.1f}"] for kind, n in sorted(kinds.items(), key=_most_first)]
     return _table(["written by", "captions", "%"], rows[:_LONGEST_LIST])
 

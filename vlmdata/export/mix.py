@@ -15,10 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vlmdata.config import CaptionMix
-from vlmdata.schema import CAPTION_REJECTS, CAPTIONS, filled
-
-SYNTHETIC = "model:"
-"""How the origin of a caption begins that a model wrote."""
+from vlmdata.schema import CAPTION_REJECTS, CAPTIONS, MADE, filled
 
 _ONE_A_WORD = r"\p{Han}\p{Hiragana}\p{Katakana}ー"
 _BETWEEN = r"\s\p{Z}"
@@ -68,7 +65,7 @@ def word_counts(texts: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def is_synthetic(origins: pa.ChunkedArray) -> pa.ChunkedArray:
     """Whether a model wrote each caption (n, bool), by its origin."""
-    return pc.starts_with(origins, SYNTHETIC)
+    return pc.starts_with(origins, MADE)
 
 
 def draws(samples: pa.Array) -> npt.NDArray[np.float64]:

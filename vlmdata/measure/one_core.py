@@ -20,8 +20,14 @@ def one_core_threads() -> ThreadPoolExecutor:
     global _pool
     with _starting:
         if _pool is None:
-            _pool = _started(os.cpu_count() or 1)
+            _pool = _started(_cores())
         return _pool
+
+
+def _cores() -> int:
+    """The cores that this process may use, where the system says."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def _started(count: int) -> ThreadPoolExecutor:

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from vlmdata.config import LanguageModel, QualityConfig
 from vlmdata.errors import ConfigError
 from vlmdata.layout import Stage, Step
-from vlmdata.quality.bands import Band, bands
+from vlmdata.quality.bands import Band, bands, best_of_several
 from vlmdata.quality.judges import Judges, judges
 from vlmdata.quality.scores import cosine
-from vlmdata.schema import SCORES, filled
+from vlmdata.schema import AGAIN, MADE, SCORES, caption_table, filled
 
 CLIP = QualityConfig()
 
@@ -130,3 +130,55 @@ def test_cosines_do_not_depend_on_length() -> None:
     expected = [a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in zip(images, texts, strict=True)]
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+FIRST, AGAIN_1, AGAIN_2, OWN = f"{MADE}m|p", f"{MADE}m|p{AGAIN}1", f"{MADE}m|p{AGAIN}2", "source"
+
+
+def judged_together(rows: list[tuple[str, str, float]]) -> list[tuple[str, str]]:
+    """Outcome and code of captions given as sample, origin and score."""
+    texts = [f"text {place}" for place in range(len(rows))]
+    captions = caption_table([id_ for id_, *_ in rows], texts, [None] * len(rows), [origin for _, origin, _ in rows])
+    scores = pa.chunked_array([pa.array([score for *_, score in rows], pa.float32())])
+    band = best_of_several(banded([score for *_, score in rows], judges(CLIP)), captions, scores)
+    assert len(band.bound) == len(rows)
+    return list(zip(band.outcome.to_pylist(), band.code.to_pylist(), strict=True))
+
+
+def test_of_a_model_s_captions_that_would_do_the_best_stays() -> None:
+    found = judged_together([("a", FIRST, 0.30), ("a", AGAIN_1, 0.35), ("a", AGAIN_2, 0.33), ("a", OWN, 0.31)])
+    assert found == [("rejected", "outscored"), ("accepted", ""), ("rejected", "outscored"), ("accepted", "")]
+
+
+def test_what_would_not_do_keeps_its_own_reason() -> None:
+    found = judged_together([("a", FIRST, 0.25), ("a", AGAIN_1, 0.30), ("b", FIRST, 0.1), ("b", AGAIN_1, 0.25)])
+    assert found == [("held", "borderline"), ("accepted", ""), ("rejected", "misaligned"), ("held", "borderline")]
+
+
+def test_a_sample_that_was_asked_about_once_has_no_rivals() -> None:
+    rows = [("a", FIRST, 0.3), ("a", f"{MADE}other|p", 0.4), ("b", OWN, 0.3), ("b", FIRST, 0.5), ("c", AGAIN_1, 0.3)]
+    assert judged_together(rows) == [("accepted", "")] * len(rows)
+    assert judged_together([]) == []
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("ab"),
+            st.sampled_from([FIRST, AGAIN_1, AGAIN_2, OWN]),
+            st.sampled_from([0.1, 0.25, 0.3, 0.4]),
+        ),
+        max_size=8,
+    )
+)
+def test_rivals_end_with_one_winner_and_nothing_else_moves(rows: list[tuple[str, str, float]]) -> None:
+    found = judged_together(rows)
+    alone = banded([score for *_, score in rows], judges(CLIP)).outcome.to_pylist()
+    for id_ in "ab":
+        mine = [place for place, row in enumerate(rows) if row[0] == id_]
+        made = [place for place in mine if rows[place][1] != OWN and alone[place] == "accepted"]
+        winners = [place for place in made if found[place][0] == "accepted"]
+        asked_again = any(AGAIN in rows[place][1] for place in mine)
+        assert len(winners) == (min(1, len(made)) if asked_again else len(made))
+        assert all(rows[place][2] <= rows[won][2] for won in winners for place in made) or not asked_again
+        assert all(found[place][0] == alone[place] for place in mine if place not in made)

@@ -98,7 +98,7 @@ class Wire:
             encoded = json.dumps(body).encode()
         except RecursionError:
             return Fault("transient", status, "the answer is nested too deeply")
-        return self.masked(self.provider.parse(status, encoded))
+        return self.masked(self.provider.parse(status, self.endpoint.scrubbed(encoded)))
 
     def trouble(self, fault: Fault) -> BatchTrouble:
         """The fault as an error, without our key."""
@@ -149,7 +149,8 @@ class Wire:
             raise self.trouble(Fault("transient", None, why)) from error
 
     async def _refusal(self, response: httpx.Response) -> Fault:
-        end = self.provider.parse(response.status_code, await self._read(response) or b"")
+        reply = self.endpoint.scrubbed(await self._read(response) or b"")
+        end = self.provider.parse(response.status_code, reply)
         wait = retry_after_seconds(response.headers.get("retry-after"), datetime.now(UTC))
         if isinstance(end, Fault):
             return replace(end, retry_after=wait)
