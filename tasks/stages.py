@@ -14,7 +14,7 @@ from tasks.job import ONCE, Job, artifact_key, dataset_of, named_failures
 from vlmdata import runs
 from vlmdata.checkpoint import Shard
 from vlmdata.config import BuildConfig
-from vlmdata.errors import GateFailed, VlmdataError
+from vlmdata.errors import BuildIncomplete, GateFailed, VlmdataError
 from vlmdata.export.card import CardFacts, Threshold
 from vlmdata.export.copy import MANIFEST
 from vlmdata.export.finish import finish_export
@@ -55,6 +55,9 @@ def close_stage(job: Job, stage: Stage, shards: Sequence[Shard]) -> runs.StageRe
     try:
         check_stage(job.dataset, shards, stage, job.config)
     except GateFailed as error:
+        if report.open and not report.samples.kept:
+            what = ", ".join(f"{code} {number}" for code, number in report.reasons.items())
+            raise BuildIncomplete(f"{stage}: no sample is through yet ({what}); {_mend(job, [report])}") from error
         raise GateFailed(f"{error}{_why_nothing_is_left(report)}") from error
     return report
 
@@ -98,7 +101,7 @@ def finish_run(job: Job, reports: Sequence[runs.StageReport], listing: Sequence[
         about["retrieval"] = job.run.read("retrieval") or {}
         facts["export"] = finish_export(job.dataset, last.shards, job.config.export, about)
     what = "1 failure" if still_open == 1 else f"{still_open:,} failures"
-    message = f"{what} may be mended: {_retry(job)}" if still_open else ""
+    message = f"{what} may be mended: {_mend(job, reports)}" if still_open else ""
     if not still_open and last.stage is Stage.FINAL:
         facts["fingerprint"] = runs.fingerprint(job.dataset, job.config, listing)
         facts["whole"] = _whole(job, last)
@@ -112,9 +115,13 @@ def finish_run(job: Job, reports: Sequence[runs.StageReport], listing: Sequence[
     return told
 
 
-def _retry(job: Job) -> str:
+def _mend(job: Job, reports: Sequence[runs.StageReport]) -> str:
     """The command that does just what failed."""
-    return f"vlmdata retry --store {job.config.store} --dataset {job.config.dataset}"
+    command = f"vlmdata retry --store {job.config.store} --dataset {job.config.dataset}"
+    broke = any("caption_budget" in report.reasons for report in reports)
+    limits = {"max_cost": job.config.caption.max_cost, "max_requests": job.config.caption.max_requests}
+    more = [f" --set caption.{name}=…" for name, limit in limits.items() if limit is not None]
+    return command + ("".join(more) + ", with more to spend" if broke else "")
 
 
 def _judged(config: BuildConfig) -> CardFacts:

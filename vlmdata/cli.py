@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -225,6 +226,19 @@ def main() -> None:
         sys.exit(130)
 
 
+def run() -> NoReturn:
+    """`main`, and then the end at once: Arrow's threads may abort the process if Python takes itself apart first."""
+    code = 0
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1 if end.code else 0
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 def _build(
     config: Any, to: Any, verbose: bool, *, stand_in_captioner: bool = False, even_if_done: bool = False
 ) -> dict[str, Any]:
@@ -358,4 +372,4 @@ def _dataset(store: str, name: str) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    run()

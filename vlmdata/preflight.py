@@ -16,9 +16,11 @@ def preflight(config: BuildConfig) -> None:
     Raises:
         UserError: the first that cannot work, in one line.
     """
+    from vlmdata.captioning.links import transport_for
     from vlmdata.captioning.money import check_money
     from vlmdata.captioning.questions import Asker
     from vlmdata.captioning.shards import check_caption_config
+    from vlmdata.checkpoint import Dataset
     from vlmdata.quality.judges import judges
 
     if config.engine == "ray" and importlib.util.find_spec("prefect_ray") is None:
@@ -26,6 +28,7 @@ def preflight(config: BuildConfig) -> None:
     check_caption_config(config.caption)
     check_money(config.caption)
     Asker.of(config.caption)
+    transport_for(Dataset(config.store, config.dataset), config.caption, 1)
     judges(config.quality)
     open_store(config.store).check()
 

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 import yaml
 
+from vlmdata.captioning.money import check_money
+from vlmdata.captioning.plan import CaptionPlan
+from vlmdata.captioning.prompts import load_prompt, shipped_prompts
+from vlmdata.captioning.questions import Asker
 from vlmdata.cli import app
-from vlmdata.config import parse_config
+from vlmdata.config import BuildConfig, CaptionConfig, load_config, parse_config
+from vlmdata.console import print_plan
+from vlmdata.failures import CLASSES
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md"]
+DOCUMENTS = [
+    *("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md"),
+    *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").glob("*.md"))),
+]
+PROFILES = sorted((ROOT / "deployments/profiles").glob("*.yaml"))
+TEMPLATE = "vlmdata/template.yaml"
+LEAST: dict[str, Any] = {"dataset": "my-set", "source": {"kind": "folder", "path": "./pictures"}}
 COMMANDS = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 
 
@@ -30,7 +43,7 @@ def test_every_link_leads_somewhere(name: str) -> None:
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_every_command_named_is_one(name: str) -> None:
-    named = set(re.findall(r"(?:^|`)vlmdata ([a-z-]+)", text(name), re.MULTILINE))
+    named = set(re.findall(r"(?:^(?:\$ )?|`)vlmdata ([a-z-]+)", text(name), re.MULTILINE))
     assert named <= COMMANDS
 
 
@@ -41,15 +54,96 @@ def test_every_file_named_in_the_project_is_there(name: str) -> None:
     assert not [path for path in named if not (ROOT / path).exists()]
 
 
+def blocks(name: str, kind: str) -> list[str]:
+    return re.findall(rf"```{kind}\n(.*?)```", text(name), re.DOTALL)
+
+
 def test_the_readme_s_config_is_valid() -> None:
-    block = re.search(r"```yaml\n(.*?)```", text("README.md"), re.DOTALL)
-    assert block
-    assert parse_config(yaml.safe_load(block[1])).dataset == "my-set"
+    assert parse_config(yaml.safe_load(blocks("README.md", "yaml")[0])).dataset == "my-set"
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/captions.md"])
+def test_every_piece_of_a_config_is_valid(name: str) -> None:
+    found = [parse_config({**LEAST, **yaml.safe_load(block)}) for block in blocks(name, "yaml")]
+    assert len(found) >= 2
+    for config in found:
+        check_money(config.caption)
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_config_key_named_is_one(name: str) -> None:
+    named = re.findall(r"`((?:caption|export|quality|filter|dedup)(?:\.[a-z_]+)+)[:`]", text(name))
+    for key in named:
+        section: Any = BuildConfig
+        for part in key.split("."):
+            assert part in section.model_fields, key
+            section = section.model_fields[part].annotation
 
 
 def test_the_template_is_valid_and_names_every_section() -> None:
-    raw = yaml.safe_load((ROOT / "vlmdata/template.yaml").read_text(encoding="utf-8"))
+    raw = yaml.safe_load(text(TEMPLATE))
     assert set(raw) == set(type(parse_config(raw)).model_fields)
+
+
+def test_what_the_template_has_commented_are_all_the_other_keys_with_their_defaults() -> None:
+    raw = yaml.safe_load(re.sub(r"^  # (?=[a-z_]+: )", "  ", text(TEMPLATE), flags=re.MULTILINE))
+    config, plain = parse_config(raw), parse_config(yaml.safe_load(text(TEMPLATE)))
+    assert set(raw["caption"]) == set(CaptionConfig.model_fields)
+    assert set(raw["export"]["captions"]) == set(type(config.export.captions).model_fields)
+    assert config == plain
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
+def test_every_profile_can_be_planned(path: Path) -> None:
+    config = load_config(path)
+    check_money(config.caption)
+    assert Asker.of(config.caption).question(small=False).prompt
+
+
+def test_the_prompts_shipped_are_those_that_are_told_of() -> None:
+    rows = re.findall(r"^\| `([a-z-]+)` \| (?:one|a|phrases)\b", text("docs/captions.md"), re.MULTILINE)
+    assert sorted(rows) == shipped_prompts()
+
+
+def test_the_prompt_that_is_shown_can_be_asked(tmp_path: Path) -> None:
+    [shown] = blocks("docs/captions.md", "markdown")
+    file = tmp_path / "mine.md"
+    file.write_text(shown, encoding="utf-8")
+    assert "in German" in load_prompt(str(file)).render("de", low_resolution=False)
+
+
+def test_every_class_of_failure_is_told_of() -> None:
+    table = text("docs/captions.md").partition("| class |")[2]
+    assert tuple(re.findall(r"^\| `([a-z]+)` \|", table, re.MULTILINE))[: len(CLASSES)] == CLASSES
+
+
+def test_the_plan_in_the_readme_is_what_the_terminal_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = re.search(r"\$ vlmdata plan [^\n]*\n(.*?)```", text("README.md"), re.DOTALL)
+    priced = next(block for block in blocks("README.md", "yaml") if "prices" in block)
+    config = parse_config({**LEAST, **yaml.safe_load(priced)}).caption
+    plan = CaptionPlan(
+        pictures=18,
+        requests=18,
+        input_tokens=30_302,
+        output_tokens=1_080,
+        cost=1.7311,
+        cost_at_worst=1.9951,
+        minutes=0.04,
+        paid_cost=0.0,
+        max_cost=config.max_cost,
+        max_requests=config.max_requests,
+    )
+    print_plan(plan, config)
+    assert shown
+    assert capsys.readouterr().out == shown[1]
+
+
+def test_every_option_named_beside_a_command_is_its_own() -> None:
+    commands: Any = typer.main.get_command(app)
+    for name in DOCUMENTS:
+        for command, rest in re.findall(r"^(?:\$ )?vlmdata ([a-z-]+)([^\n#]*)", text(name), re.MULTILINE):
+            offered = {option for one in commands.commands[command].params for option in one.opts}
+            assert set(re.findall(r"(?<= )--[a-z-]+", rest)) <= offered, (name, command)
 
 
 def test_every_list_that_contributors_are_sent_to_is_in_the_file_named() -> None:
