@@ -127,14 +127,13 @@ def open_again(dataset: Dataset, classes: Collection[str]) -> int:
     asks for it as it is.
     """
     from vlmdata.captioning import line as lines
-    from vlmdata.captioning.journal.grants import Limits
 
     recorded = _recorded(dataset, [kind for kind in classes if kind != "budget"])
     if not recorded:
         return 0
 
     async def open_them() -> int:
-        journal = await lines.process().journal(dataset, Limits())
+        journal = await lines.process().journal(dataset)
         entries = await journal.find(recorded)
         now = time.time()
         return await journal.open_attempts(

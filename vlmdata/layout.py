@@ -39,7 +39,13 @@ class Step(StrEnum):
     FINAL = "04_final"
 
 
-REVISION: dict[Step, int] = {**dict.fromkeys(Step, 1), Step.ANSWERS: 2, Step.CAPTIONED: 2, Step.SCORES: 2, Step.CHECKED: 2}
+REVISION: dict[Step, int] = {
+    **dict.fromkeys(Step, 1),
+    Step.ANSWERS: 2,
+    Step.CAPTIONED: 2,
+    Step.SCORES: 2,
+    Step.CHECKED: 2,
+}
 """Goes up when a step's output changes for the same input; a golden test guards it."""
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from uuid import uuid4
 
 from typing_extensions import Buffer
@@ -28,6 +28,8 @@ Names = list[str]
 CHECK = ".vlmdata-check"
 """The one object that checking an S3 store leaves in it: empty, the same for ever."""
 
+_BLOCK = 1 << 20
+"""Bytes that are fetched of an S3 object at a time, when parts of it are read."""
 _REFUSED = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "403", "Forbidden"}
 
 
@@ -70,6 +72,10 @@ class Store:
 
     def get(self, path: str) -> bytes:
         """The object's bytes; FileNotFoundError if there is none."""
+        raise NotImplementedError
+
+    def open(self, path: str) -> IO[bytes]:
+        """The object as a seekable file, read as it is asked for; FileNotFoundError if there is none."""
         raise NotImplementedError
 
     def put(self, path: str, data: Buffer) -> None:
@@ -131,6 +137,9 @@ class LocalStore(Store):
 
     def get(self, path: str) -> bytes:
         return (self.root / path).read_bytes()
+
+    def open(self, path: str) -> IO[bytes]:
+        return (self.root / path).open("rb")
 
     def put(self, path: str, data: Buffer) -> None:
         self.create(path, data)
@@ -261,6 +270,11 @@ class S3Store(Store):
     def get(self, path: str) -> bytes:
         with self._errors():
             return bytes(self.fs.cat_file(f"{self.root}/{path}"))
+
+    def open(self, path: str) -> IO[bytes]:
+        with self._errors():
+            file: IO[bytes] = self.fs.open(f"{self.root}/{path}", "rb", block_size=_BLOCK)
+        return file
 
     def put(self, path: str, data: Buffer) -> None:
         with self._errors(), self._bucket():

@@ -67,7 +67,7 @@ def test_the_budget_stops_before_the_request_that_could_pass_it_and_goes_on_with
 
     done = caption_shard(dataset, before, priced(server, max_cost=worst), HASTY)
     assert dataset.manifest(done, Step.CAPTIONED).samples.kept == 30
-    assert server.requests == {number: 1 for number in range(30)}
+    assert server.requests == dict.fromkeys(range(30), 1)
     assert account(dataset).settled == pytest.approx(30 * USED * NANO) and account(dataset).reserved == 0
 
 
@@ -92,7 +92,7 @@ def test_the_same_picture_in_two_shards_is_asked_about_once(server: FaultServer,
     shards = [make_shard(dataset, range(8)), make_shard(dataset, range(4, 12))]
     with ThreadPoolExecutor(2) as pool:
         done = list(pool.map(lambda shard: caption_shard(dataset, shard, config(server), HASTY), shards))
-    assert server.requests == {number: 1 for number in range(12)}
+    assert server.requests == dict.fromkeys(range(12), 1)
     assert [dataset.manifest(one, Step.CAPTIONED).samples.kept for one in done] == [8, 8]
 
 
@@ -152,7 +152,7 @@ def test_two_runs_at_once_share_one_account_and_ask_nothing_twice(server: FaultS
     runs = [run_apart(dataset, before, settings) for _ in range(2)]
     said = [run.communicate(timeout=120)[0] for run in runs]
     assert [run.returncode for run in runs] == [0, 0]
-    assert server.requests == {number: 1 for number in range(60)}
+    assert server.requests == dict.fromkeys(range(60), 1)
     manifests = [json.loads(text) for text in said]
     assert manifests[0]["02_captioned"] == manifests[1]["02_captioned"]
 

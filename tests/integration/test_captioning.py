@@ -329,7 +329,9 @@ def test_progress_is_told_as_pictures_are_asked(server: FaultServer, dataset: Da
 
 
 def test_the_request_is_what_the_api_documents(server: FaultServer, dataset: Dataset) -> None:
-    caption_shard(dataset, make_shard(dataset, range(1)), config(server, prompt="Was ist das?", low_resolution_below=0), HASTY)
+    caption_shard(
+        dataset, make_shard(dataset, range(1)), config(server, prompt="Was ist das?", low_resolution_below=0), HASTY
+    )
     request = server.bodies[0]
     text, image = request["messages"][0]["content"]
     assert (request["model"], request["max_tokens"], request["temperature"]) == ("m", 300, 0.0)

@@ -7,9 +7,11 @@ mirror what it tests.
 
 from __future__ import annotations
 
+import asyncio
 import json
+from base64 import b64decode
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email import message_from_bytes
@@ -58,11 +60,23 @@ class BatchServer:
     """By step (upload, create, list, poll, download): what happens at its first visits."""
     outcomes: dict[str, str] = field(default_factory=dict)
     """By custom_id; `ok` where none is named."""
+    number_of: Callable[[bytes], int] | None = None
+    """Tells a picture by its bytes, where a test speaks of pictures and not of custom_ids."""
+    fetch: Callable[[str], bytes] | None = None
+    """How a picture is had that is sent as a link."""
+    scripts: dict[int, list[str]] = field(default_factory=dict)
+    """By picture: the outcomes of its first requests."""
+    asked: Counter[int] = field(default_factory=Counter)
+    """By picture: how often it was handed in."""
+    numbers: dict[str, int] = field(default_factory=dict)
+    """The picture of each custom_id."""
     polls: int = 0
     """How often a batch is still in progress when it is looked at."""
     ending: str = "completed"
     errors: list[dict[str, Any]] = field(default_factory=list)
     """Why validation failed, where `ending` is `failed`."""
+    endings: list[str] = field(default_factory=list)
+    """Of the first batches; the others end as `ending` says."""
     page: int = 3
     raw: list[bytes] = field(default_factory=list)
     """Bytes that come before the results."""
@@ -97,9 +111,21 @@ class BatchServer:
         return self._create("anthropic", {each["custom_id"]: each["params"] for each in created["requests"]}, created)
 
     def _create(self, dialect: Dialect, requests: dict[str, dict[str, Any]], created: dict[str, Any]) -> Response:
-        name = f"batch_{len(self.batches)}"
-        self.batches[name] = Batch(name, dialect, requests, created, self.polls, self.ending)
+        number = len(self.batches)
+        name, ending = f"batch_{number}", self.endings[number] if number < len(self.endings) else self.ending
+        self.batches[name] = Batch(name, dialect, requests, created, self.polls, ending)
+        for custom_id, request in requests.items() if self.number_of and ending != "failed" else ():
+            self._recognise(custom_id, request)
         return JSONResponse(self._shown(self.batches[name]))
+
+    def _recognise(self, custom_id: str, request: dict[str, Any]) -> None:
+        place = sent_picture(request)
+        image = b64decode(place.partition(",")[2]) if place.startswith("data:") else self.fetch(place)  # type: ignore[misc]
+        number = self.number_of(image)  # type: ignore[misc]
+        script, turn = self.scripts.get(number, []), self.asked[number]
+        self.asked[number] += 1
+        self.numbers[custom_id] = number
+        self.outcomes[custom_id] = script[turn] if turn < len(script) else "ok"
 
     async def list_batches(self, request: Request) -> Response:
         after = request.query_params.get("after") or request.query_params.get("after_id")
@@ -156,6 +182,10 @@ class BatchServer:
         outcome = self.outcomes.get(custom_id, "ok")
         return "none" if outcome == "missing" else "error" if outcome.isdigit() or outcome in _NEVER_SENT else "output"
 
+    def _says(self, custom_id: str) -> str:
+        number = self.numbers.get(custom_id)
+        return caption(custom_id) if number is None else picture_caption(number)
+
     async def _lines(self, batch: Batch, which: str) -> AsyncIterator[bytes]:
         for raw in self.raw:
             yield raw
@@ -164,10 +194,14 @@ class BatchServer:
             outcome = self.outcomes.get(custom_id, "ok")
             if outcome == "break":
                 raise ConnectionResetError
+            if outcome == "stall":
+                await asyncio.sleep(3_600)
             if batch.dialect == "anthropic" and outcome != "missing":
-                yield _line({"custom_id": custom_id, "result": _anthropic_result(outcome, custom_id)})
+                yield _line({"custom_id": custom_id, "result": _anthropic_result(outcome, self._says(custom_id))})
             elif batch.dialect == "openai" and self._place(custom_id) == which:
-                yield _line({"id": f"req_{custom_id}", "custom_id": custom_id, **_openai_result(outcome, custom_id)})
+                yield _line(
+                    {"id": f"req_{custom_id}", "custom_id": custom_id, **_openai_result(outcome, self._says(custom_id))}
+                )
         yield self.last
 
 
@@ -183,6 +217,20 @@ def batch_server() -> Iterator[BatchServer]:
 def caption(custom_id: str) -> str:
     """What a request is answered with; the separators are legal in JSON and part no lines."""
     return f"A picture for {custom_id}\u2028of two\u0085lines."
+
+
+def picture_caption(number: int) -> str:
+    """What a picture is captioned with, where pictures are told."""
+    return f"A picture numbered {number}."
+
+
+def sent_picture(request: dict[str, Any]) -> str:
+    """The picture in a request of either dialect: a data URL, or the link."""
+    parts = request["messages"][-1]["content"]
+    if any(part["type"] == "image_url" for part in parts):
+        return str(next(part["image_url"]["url"] for part in parts if part["type"] == "image_url"))
+    source = next(part["source"] for part in parts if part["type"] == "image")
+    return str(source.get("url") or f"data:{source['media_type']};base64,{source['data']}")
 
 
 def _app(server: BatchServer) -> Starlette:
@@ -219,7 +267,9 @@ async def _faulty(fault: str, do: Any, request: Request) -> Response:
         return _cut()
     if fault == "reset":
         return _cut()
-    if fault == "hang":
+    if fault == "mute":
+        await do(request)
+    if fault in ("hang", "mute"):
         return StreamingResponse(_drip(request), media_type="application/json")
     if fault == "redirect":
         return Response(status_code=307, headers={"location": "/elsewhere"})
@@ -238,8 +288,6 @@ async def _faulty(fault: str, do: Any, request: Request) -> Response:
 
 
 async def _drip(request: Request) -> AsyncIterator[bytes]:
-    import asyncio
-
     while not await request.is_disconnected():
         yield b" "
         await asyncio.sleep(0.02)
@@ -270,16 +318,16 @@ def _error_body(dialect: Dialect, status: int, message: str) -> dict[str, Any]:
 _NEVER_SENT = {"expired": "batch_expired", "cancelled": "batch_cancelled", "timeout": "request_timeout"}
 
 
-def _openai_result(outcome: str, custom_id: str) -> dict[str, Any]:
+def _openai_result(outcome: str, text: str) -> dict[str, Any]:
     if outcome in _NEVER_SENT:
         return {"response": None, "error": {"code": _NEVER_SENT[outcome], "message": f"never sent: {outcome}"}}
     status = int(outcome) if outcome.isdigit() else 200
-    body = _error_body("openai", status, f"injected {outcome}") if status >= 300 else _completion(outcome, custom_id)
+    body = _error_body("openai", status, f"injected {outcome}") if status >= 300 else _completion(outcome, text)
     return {"response": {"status_code": status, "request_id": "r", "body": body}, "error": None}
 
 
-def _completion(outcome: str, custom_id: str) -> dict[str, Any]:
-    said = {"refusal": (None, REFUSED), "empty": ("", None)}.get(outcome, (caption(custom_id), None))
+def _completion(outcome: str, text: str) -> dict[str, Any]:
+    said = {"refusal": (None, REFUSED), "empty": ("", None)}.get(outcome, (text, None))
     message = {"role": "assistant", "content": said[0], "refusal": said[1]}
     return {
         "id": "c", "object": "chat.completion", "created": MOMENT, "model": "m",
@@ -293,16 +341,16 @@ def _anthropic_kind(outcome: str) -> str:
     return "errored" if outcome.isdigit() else kinds.get(outcome, "succeeded")
 
 
-def _anthropic_result(outcome: str, custom_id: str) -> dict[str, Any]:
+def _anthropic_result(outcome: str, text: str) -> dict[str, Any]:
     kind = _anthropic_kind(outcome)
     if kind == "errored":
         return {"type": kind, "error": _error_body("anthropic", int(outcome), f"injected {outcome}")}
     if kind != "succeeded":
         return {"type": kind}
-    text = {"refusal": [], "empty": [{"type": "text", "text": ""}]}
+    blocks = {"refusal": [], "empty": [{"type": "text", "text": ""}]}
     message = {
         "id": "m", "type": "message", "role": "assistant", "model": "m", "stop_sequence": None,
-        "content": text.get(outcome, [{"type": "text", "text": caption(custom_id), "citations": None}]),
+        "content": blocks.get(outcome, [{"type": "text", "text": text, "citations": None}]),
         "stop_reason": "refusal" if outcome == "refusal" else "end_turn",
         "usage": {"input_tokens": 80, "cache_read_input_tokens": 10, "output_tokens": 7},
     }  # fmt: skip

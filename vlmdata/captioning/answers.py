@@ -98,7 +98,7 @@ def _asked_again(dataset: Dataset, keys: Sequence[str], asker: Asker) -> dict[st
     """The attempt that each key is at, if it is not the first: another one is another checkpoint."""
 
     async def look() -> dict[str, int]:
-        entries = await (await lines.process().journal(dataset, limits_of(asker.config))).find(keys)
+        entries = await (await lines.process().journal(dataset)).find(keys)
         return {key: entry.attempt for key, entry in sorted(entries.items()) if entry.attempt > 1}
 
     return lines.run(look())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from vlmdata.captioning import line as lines
@@ -23,11 +23,12 @@ from vlmdata.captioning.links import InTheRequest
 from vlmdata.captioning.pace import Turn
 from vlmdata.captioning.pictures import Picture, UnsendablePicture, for_sending
 from vlmdata.captioning.provider import Answer, Fault
-from vlmdata.errors import BrokenInvariant, UserError
+from vlmdata.errors import UserError
 from vlmdata.measure.language import identify
 
 T = TypeVar("T")
 TOO_MANY = 429
+_IN_A_BATCH = "not asked: it is in a batch that another run submitted; caption.batch: true fetches that"
 
 WAIT_FOR_A_TURN_S = 60.0
 """How long a request that is written down may wait before it is sent; after that it is written down anew."""
@@ -43,10 +44,20 @@ async def caption_all(client: CaptionClient, journal: Journal, subjects: Sequenc
     loading = asyncio.get_running_loop().run_in_executor(lines.process().encoders, identify, [""])
     visit = _Visit(client, journal, line, manners)
     async with line.round():
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(visit.picture(subject, known.get(subject.key))) for subject in subjects]
+        attempts = await _all_of([visit.picture(subject, known.get(subject.key)) for subject in subjects])
         await loading
-        return Round([task.result() for task in tasks], visit.verdict())
+        return Round(attempts, visit.verdict())
+
+
+async def _all_of(coroutines: Sequence[Coroutine[Any, Any, Attempt]]) -> list[Attempt]:
+    """Their results, in order; the first that fails ends the others, and its error is the error."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(coroutine) for coroutine in coroutines]
+    except ExceptionGroup as several:
+        # One refusal of the store reaches all who wait for it; a person wants to read it once.
+        raise several.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 class _Visit:
@@ -97,9 +108,10 @@ class _Visit:
             if isinstance(grant, Finished):
                 return Attempt.of(subject.key, grant.entry)
             if isinstance(grant, UnderWay):
-                raise BrokenInvariant(f"{subject.key}: a wish that waits was not granted")
+                return Attempt.not_asked(subject.key, "transient", _IN_A_BATCH, entry)
             if isinstance(grant, OverBudget):
-                return Attempt.not_asked(subject.key, "budget", self._endings.over(grant.account), entry)
+                so_far = Entry(last.attempt, last.requests) if last else entry
+                return Attempt.not_asked(subject.key, "budget", self._endings.over(grant.account), so_far)
             sent_now = await self._send(subject, grant, body, sent)
             if sent_now is None and self._line.halted.is_set():
                 return last or self._halted(subject, entry)
@@ -133,15 +145,21 @@ class _Visit:
 
         The slot is held until the end is durable: so a crash repeats no more requests than there are slots.
         """
-        async with self._line.pace.slot(self._endings.tokens(subject.question)) as turn:
-            late = time.time() > grant.until - self._client.config.timeout_s
-            if turn is not None and not late and not self._line.halted.is_set():
-                start = time.monotonic()
-                end = await self._heard(subject, grant, body, sent)
-                _tell(turn, end)
-                end = self._endings.cleaned(end, subject.question)
-                return end, await self._settled(subject, grant, end, time.monotonic() - start, sent)
-        await self._journal.settle(unsent(subject.key, grant))
+        begun = False
+        try:
+            async with self._line.pace.slot(self._endings.tokens(subject.question)) as turn:
+                late = time.time() > grant.until - self._client.config.timeout_s
+                if turn is not None and not late and not self._line.halted.is_set():
+                    begun, start = True, time.monotonic()
+                    end = await self._heard(subject, grant, body, sent)
+                    _tell(turn, end)
+                    end = self._endings.cleaned(end, subject.question)
+                    return end, await self._settled(subject, grant, end, time.monotonic() - start, sent)
+        finally:
+            # Also when the run was stopped while this request waited for its turn.
+            given_back = None if begun else self._journal.settle_later(unsent(subject.key, grant))
+        if given_back is not None:
+            await given_back
         return None
 
     async def _heard(self, subject: Subject, grant: Granted, body: bytes, sent: tuple[int, ...]) -> Answer | Fault:

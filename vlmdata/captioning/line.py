@@ -150,13 +150,14 @@ class _Process:
             self._lines[key] = Line(base_url, config, shared)
         return self._lines[key]
 
-    async def journal(self, dataset: Dataset, limits: Limits) -> Journal:
-        """The dataset's journal, with these limits from now on."""
+    async def journal(self, dataset: Dataset, limits: Limits | None = None) -> Journal:
+        """The dataset's journal, with these limits from now on; none: with those that it has."""
         key = (dataset.store.url, dataset.name)
         if key not in self._journals:
             log = await asyncio.get_running_loop().run_in_executor(self.encoders, Log, dataset.store, dataset.name)
-            self._journals.setdefault(key, Journal(log, limits))
-        self._journals[key].limit(limits)
+            self._journals.setdefault(key, Journal(log, limits or Limits()))
+        if limits is not None:
+            self._journals[key].limit(limits)
         return self._journals[key]
 
 

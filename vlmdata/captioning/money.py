@@ -17,6 +17,8 @@ _FRAMING_TOKENS = 64
 """Roles, separators and the like around one message."""
 DEFAULT_IMAGE_TOKENS = 1_600
 _MILLION = 1_000_000
+_MOST = 2**63 - 1
+"""Nanodollars that a column of the journal's tables holds; a server may claim any number of tokens."""
 
 
 def price_of(config: CaptionConfig) -> Price | None:
@@ -63,4 +65,4 @@ def cost(price: Price | None, input_tokens: int | None, output_tokens: int | Non
         return None
     dollars = Fraction(str(price.input)) * input_tokens + Fraction(str(price.output)) * output_tokens
     factor = BATCH_FACTOR if batch else Fraction(1)
-    return ceil(dollars * factor * NANO / _MILLION)
+    return min(ceil(dollars * factor * NANO / _MILLION), _MOST)

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from vlmdata.captioning import line as lines
 from vlmdata.captioning.journal.book import Account, Entry
 from vlmdata.captioning.journal.records import NANO
-from vlmdata.captioning.money import cost, limits_of, most_input_tokens, price_of, worst_case
+from vlmdata.captioning.money import cost, most_input_tokens, price_of, worst_case
 from vlmdata.captioning.questions import Asker
 from vlmdata.captioning.shards import wanted_pictures
 from vlmdata.checkpoint import Dataset, Shard
@@ -125,7 +125,7 @@ def _looked_up(dataset: Dataset, shards: Sequence[Shard], asker: Asker) -> Itera
     """For each shard, whether each wanted picture is small, and what the journal knows of it."""
 
     async def look(keys: list[str]) -> list[Entry]:
-        found = await (await lines.process().journal(dataset, limits_of(asker.config))).find(keys)
+        found = await (await lines.process().journal(dataset)).find(keys)
         return [found.get(key, Entry()) for key in keys]
 
     for shard in shards:
@@ -137,7 +137,7 @@ def _looked_up(dataset: Dataset, shards: Sequence[Shard], asker: Asker) -> Itera
 
 def _account(dataset: Dataset, asker: Asker) -> Account:
     async def look() -> Account:
-        return (await lines.process().journal(dataset, limits_of(asker.config))).account
+        return (await lines.process().journal(dataset)).account
 
     return lines.run(look())
 

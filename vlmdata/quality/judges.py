@@ -38,7 +38,6 @@ class Judges:
     special: dict[str, Judge]
     unlabelled: str
 
-
     def of(self, language: str) -> Judge | None:
         """The judge of a language."""
         if language in self.special:

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, replace
 
 from vlmdata.captioning.journal.book import Account, Book, Entry
-from vlmdata.captioning.journal.records import End
+from vlmdata.captioning.journal.records import End, Open
 from vlmdata.captioning.journal.writer import is_gone
 
 
@@ -48,7 +48,7 @@ class OverBudget:
 
 @dataclass(frozen=True)
 class UnderWay:
-    """Somebody else is asking, and this wish does not wait."""
+    """Somebody else is asking, and this wish does not wait; or a batch is, which nobody waits for."""
 
 
 Grant = Granted | Finished | OverBudget | UnderWay
@@ -73,7 +73,9 @@ def judge(book: Book, wish: Wish, limits: Limits, now: float, *, under_way: bool
     entry = book.entry(wish.key)
     if entry.closed:
         return Finished(entry.copy())
-    if any(claim.until > now and not is_gone(claim.writer) for claim in entry.open.values()):
+    if wish.batch is None and _is_in_a_batch(entry, now):
+        return UnderWay()
+    if _is_asked(entry, now):
         return UnderWay() if wish.batch else None
     if entry.requests >= wish.most:
         return Finished(entry.copy())
@@ -81,6 +83,21 @@ def judge(book: Book, wish: Wish, limits: Limits, now: float, *, under_way: bool
         return Granted(entry.attempt, entry.requests + 1, now + wish.patience_s)
     # What is under way may cost less than was set aside for it.
     return None if under_way and not wish.batch else OverBudget(replace(book.account))
+
+
+def may_open(book: Book, record: Open, now: float) -> bool:
+    """Whether another attempt still makes sense: others may have answered since it was wanted, or be asking now."""
+    entry = book.entry(record.key)
+    return record.attempt > entry.attempt and not entry.answered and not _is_asked(entry, now)
+
+
+def _is_asked(entry: Entry, now: float) -> bool:
+    return any(claim.until > now and not is_gone(claim.writer) for claim in entry.open.values())
+
+
+def _is_in_a_batch(entry: Entry, now: float) -> bool:
+    """A batch goes on without who submitted it, for as long as a day."""
+    return any(claim.until > now and claim.batch is not None for claim in entry.open.values())
 
 
 def unsent(key: str, granted: Granted) -> End:

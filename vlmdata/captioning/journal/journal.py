@@ -13,10 +13,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from vlmdata.captioning.journal.book import Account, Book, Entry
-from vlmdata.captioning.journal.grants import Grant, Granted, Limits, Wish, judge, unsent
+from vlmdata.captioning.journal.grants import Grant, Granted, Limits, Wish, judge, may_open, unsent
 from vlmdata.captioning.journal.log import Log
 from vlmdata.captioning.journal.records import Ask, End, Open, Record
 from vlmdata.captioning.journal.writer import this_writer
+
+_Request = tuple[str, int, int]
+"""Key, attempt, number: what names a request."""
 
 _LOOK_AGAIN_S = 0.25
 _GATHER_S = 0.002
@@ -42,7 +45,8 @@ class Journal:
         self._held_back: list[_Waiting] = []
         self._joined = asyncio.Event()
         self._committing: asyncio.Task[None] | None = None
-        self._mine_open = 0
+        # Requests of ours without an end, and until when they are waited for.
+        self._flying: dict[_Request, float] = {}
 
     @property
     def account(self) -> Account:
@@ -60,35 +64,45 @@ class Journal:
         def look() -> dict[str, Entry]:
             self._log.begin_again_if_gone()
             self._log.refresh()
-            self._log.load(wanted)
-            entries = self._log.book.entries
-            return {key: entries[key].copy() for key in wanted if key in entries}
+            return self._log.find(wanted)
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, look)
 
     async def claim(self, wish: Wish) -> Grant:
         """Write a request down, unless its key has its end; waits while somebody else's is under way."""
-        grant = await self._wait(_Waiting(wish, (), self._future()))
+        waiting = _Waiting(wish, (), self._future())
+        try:
+            grant = await self._wait(waiting)
+        except asyncio.CancelledError:
+            # Granted in the same moment: the future took the grant, and nobody takes it from there.
+            if not waiting.future.cancelled() and waiting.grant is not None:
+                self._nobody_sends(waiting)
+            raise
         if grant is None:
             raise RuntimeError("a wish was not decided")
         return grant
 
     async def settle(self, end: End) -> None:
         """Write down how a request of ours ended."""
-        await self._wait(_Waiting(None, (end,), self._future()))
+        await self.settle_later(end)
 
-    def settle_later(self, end: End) -> None:
-        """The same from where nothing can be waited for."""
-        self._join(_Waiting(None, (end,), self._future()))
+    def settle_later(self, end: End) -> asyncio.Future[Grant | None]:
+        """The same from where nothing can be waited for: it is done when the future is, and needs nobody to wait."""
+        waiting = _Waiting(None, (end,), self._future())
+        # If the store refuses, what was set aside stays spent; who does not wait need not hear of it.
+        waiting.future.add_done_callback(lambda future: future.cancelled() or future.exception())
+        self._join(waiting)
+        return waiting.future
 
     async def open_attempts(self, keys: Iterable[str]) -> int:
         """Another attempt for each key whose last one failed; returns for how many."""
         entries = await self.find(keys)
-        failed = [key for key, entry in entries.items() if not entry.answered]
-        records = [Open(key, entries[key].attempt + 1) for key in failed]
-        if records:
-            await self._wait(_Waiting(None, records, self._future()))
-        return len(records)
+        wanted = [Open(key, entry.attempt + 1) for key, entry in entries.items() if not entry.answered]
+        if not wanted:
+            return 0
+        await self._wait(_Waiting(None, wanted, self._future()))
+        now = await self.find([record.key for record in wanted])
+        return sum(now[record.key].attempt >= record.attempt for record in wanted)
 
     def _future(self) -> asyncio.Future[Grant | None]:
         return asyncio.get_running_loop().create_future()
@@ -129,18 +143,29 @@ class Journal:
         except Exception as error:
             # Whoever waits has to know, whatever it was; it is raised again there.
             for one in batch:
+                self._landed(one)
                 if not one.future.done():
                     one.future.set_exception(error)
             return
         for one in batch:
-            self._mine_open += isinstance(one.grant, Granted) - sum(isinstance(record, End) for record in one.records)
+            self._landed(one)
+            if one.wish is not None and isinstance(one.grant, Granted):
+                self._flying[one.wish.key, one.grant.attempt, one.grant.request] = one.grant.until
             if one.wish is not None and one.grant is None:
                 self._held_back.append(one)
             elif not one.future.done():
                 one.future.set_result(one.grant)
-            elif one.wish is not None and isinstance(one.grant, Granted):
-                # Who wished is gone: nothing was sent.
-                self._queue.append(_Waiting(None, (unsent(one.wish.key, one.grant),), self._future()))
+            else:
+                self._nobody_sends(one)
+
+    def _landed(self, one: _Waiting) -> None:
+        for request in _ended(one.records):
+            self._flying.pop(request, None)
+
+    def _nobody_sends(self, one: _Waiting) -> None:
+        """Who wished is gone; what was granted, if anything was, is given back."""
+        if one.wish is not None and isinstance(one.grant, Granted):
+            self.settle_later(unsent(one.wish.key, one.grant))
 
     def _append(self, batch: list[_Waiting], refresh: bool) -> None:
         if refresh:
@@ -150,13 +175,14 @@ class Journal:
 
     def _decide(self, book: Book, batch: list[_Waiting]) -> list[Record]:
         """Ends first: they free money that wishes may be granted from."""
+        now = time.time()
         records: list[Record] = []
-        for one in batch:
-            for record in one.records:
+        for record in (record for one in batch for record in one.records):
+            if not isinstance(record, Open) or may_open(book, record, now):
                 book.apply(record)
                 records.append(record)
-        under_way = self._mine_open > sum(isinstance(record, End) for record in records)
-        now = time.time()
+        ended = _ended(records)
+        under_way = any(until > now and request not in ended for request, until in self._flying.items())
         for one in batch:
             if one.wish is None:
                 continue
@@ -170,3 +196,7 @@ class Journal:
 
     def _ask(self, wish: Wish, granted: Granted) -> Ask:
         return Ask(wish.key, granted.attempt, granted.request, granted.until, wish.reserve, self._writer, wish.batch)
+
+
+def _ended(records: Iterable[Record]) -> set[_Request]:
+    return {(record.key, record.attempt, record.request) for record in records if isinstance(record, End)}

@@ -54,6 +54,12 @@ class Log:
         while (data := self._segment(self._last + 1)) is not None:
             self._take_in(data)
 
+    def find(self, keys: Iterable[str]) -> dict[str, Entry]:
+        """What is known of keys: copies, which the book does not keep."""
+        wanted = list(dict.fromkeys(keys))
+        here = {key: self.book.entries[key].copy() for key in wanted if key in self.book.entries}
+        return {**self._tables.find([key for key in wanted if key not in here]), **here}
+
     def load(self, keys: Iterable[str]) -> None:
         """Have these keys in the book, if anybody ever asked for them."""
         unknown = [key for key in keys if key not in self.book.entries]
@@ -69,11 +75,16 @@ class Log:
             records = decide(self.book.draft())
             if not records:
                 return
-            if self._store.create(self._path(self._last + 1), encode(records)):
+            if self._create(encode(records)):
                 self._apply(records)
                 self._snapshot_if_due()
                 return
             self.refresh()
+
+    def _create(self, data: bytes) -> bool:
+        """Put the next segment. A put whose answer was lost is repeated by the client, and finds its own object."""
+        number = self._last + 1
+        return self._store.create(self._path(number), data) or self._segment(number) == data
 
     def _catch_up(self) -> None:
         """Read the segments after the snapshot, a folder at a time."""

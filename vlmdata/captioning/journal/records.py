@@ -70,7 +70,8 @@ class Open:
 
 Record = Ask | End | Open
 _KINDS: dict[str, type[Ask] | type[End] | type[Open]] = {"ask": Ask, "end": End, "open": Open}
-_FLAGS = ("final", "unsent")
+_FLAGS = frozenset({"final", "unsent"})
+_ALWAYS = frozenset({"key", "attempt", "request", "until", "reserved", "writer", "seconds", "at"})
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 
 
@@ -88,7 +89,7 @@ def decode(data: bytes, where: str) -> list[Record]:
     """
     try:
         return [_record(json.loads(line)) for line in data.splitlines()]
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise StoreError(f"{where}: is damaged ({error}); restore it from a backup of the store") from error
 
 
@@ -98,6 +99,6 @@ def _said(record: Record) -> dict[str, Any]:
 
 def _record(row: dict[str, Any]) -> Record:
     kind = _KINDS[row.pop("")]
-    absent: dict[str, Any] = {name: None for name in kind.__dataclass_fields__ if name not in row}
-    absent.update({name: False for name in _FLAGS if name in absent})
+    left_out = kind.__dataclass_fields__.keys() - row.keys() - _ALWAYS
+    absent: dict[str, Any] = {name: False if name in _FLAGS else None for name in left_out}
     return kind(**row, **absent)

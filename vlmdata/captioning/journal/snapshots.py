@@ -41,7 +41,7 @@ def newest_snapshot(store: Store, dataset: str) -> Snapshot:
             open={key: _entry(entry) for key, entry in raw["open"].items()},
             tables=tuple(raw["tables"]),
         )
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         where = store.locate(found[-1])
         raise StoreError(f"{where}: is damaged ({error}); delete it, and the journal is read from its log") from error
 

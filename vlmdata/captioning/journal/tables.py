@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any
@@ -50,7 +49,8 @@ class Tables:
         self._store = store
         self._folder = folder
         self.paths = tuple(paths)
-        self._indexes: dict[str, npt.NDArray[np.uint64]] = dict(known._indexes) if known else {}
+        indexes = known._indexes if known else {}
+        self._indexes: dict[str, npt.NDArray[np.uint64]] = {path: indexes[path] for path in paths if path in indexes}
 
     def find(self, keys: Sequence[str]) -> dict[str, Entry]:
         """The entries of those keys that are in a table."""
@@ -76,12 +76,13 @@ class Tables:
 
     def _find_in(self, path: str, keys: Sequence[str]) -> dict[str, Entry]:
         index, prefixes = self._index(path), _prefixes(keys)
-        at = np.searchsorted(index, prefixes)
-        there = np.flatnonzero(index[np.minimum(at, len(index) - 1)] == prefixes) if len(index) else np.array([], int)
+        first, end = np.searchsorted(index, prefixes), np.searchsorted(index, prefixes, side="right")
+        there = np.flatnonzero(first < end)
         if not len(there):
             return {}
-        wanted = {keys[number] for number in there}
-        groups = sorted({int(at[number]) // _ROW_GROUP for number in there})
+        wanted = {keys[int(number)] for number in there}
+        ends = zip(first[there] // _ROW_GROUP, (end[there] - 1) // _ROW_GROUP, strict=True)
+        groups = sorted({group for one, last in ends for group in range(int(one), int(last) + 1)})
         rows = self._open(path).read_row_groups(groups)
         rows = rows.filter(pc.is_in(rows["key"], value_set=pa.array(sorted(wanted), pa.string())))
         return {row["key"]: _entry(row) for row in rows.to_pylist()}
@@ -97,8 +98,9 @@ class Tables:
 
     def _open(self, path: str) -> pq.ParquetFile:
         try:
-            return pq.ParquetFile(io.BytesIO(self._store.get(path)))
-        except (FileNotFoundError, pa.ArrowInvalid) as error:
+            # Only what is asked for is read: a table may be far larger than that.
+            return pq.ParquetFile(self._store.open(path), pre_buffer=False)
+        except (OSError, pa.ArrowInvalid) as error:
             raise StoreError(
                 f"{self._store.locate(path)}: is gone or damaged, and the journal rests on it;"
                 " delete the journal's snapshots, and it is read from its log"

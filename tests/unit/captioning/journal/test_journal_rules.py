@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from vlmdata.captioning.journal.book import Book
-from vlmdata.captioning.journal.grants import Finished, Granted, Limits, OverBudget, Wish, judge, unsent
+from vlmdata.captioning.journal.grants import Finished, Granted, Limits, OverBudget, Wish, judge, may_open, unsent
 from vlmdata.captioning.journal.log import Log
 from vlmdata.captioning.journal.records import Ask, End, Open, Record
 from vlmdata.store import LocalStore
@@ -109,11 +109,11 @@ class Captioning(RuleBasedStateMachine):
         writer = self.writers[who]
 
         def decide(book: Book) -> list[Record]:
-            entry = book.entry(key)
-            busy = any(claim.until > self.now for claim in entry.open.values())
-            return [] if entry.answered or busy or not entry.requests else [Open(key, entry.attempt + 1)]
+            return [wanted] if may_open(book, wanted, self.now) else []
 
         writer.log.load([key])
+        # As a person sees it who does not know the news: others may have answered since, or be asking.
+        wanted = Open(key, writer.log.book.entry(key).attempt + 1)
         writer.log.append(decide)
 
     @rule(seconds=st.sampled_from([1.0, 61.0]))
