@@ -55,14 +55,11 @@ class CaptionClient:
         if reply is None:
             return Fault("transient", response.status_code, "the answer is compressed or longer than 1 MiB")
         # Before a message is cut to its length: the cut could go through the key.
-        end = self.provider.parse(response.status_code, self._without_key(reply))
+        end = self.provider.parse(response.status_code, self.endpoint.scrubbed(reply))
         if isinstance(end, Answer):
             return end
         wait = retry_after_seconds(response.headers.get("retry-after"), datetime.now(UTC))
         return replace(end, retry_after=wait)
-
-    def _without_key(self, reply: bytes) -> bytes:
-        return self.endpoint.without_key(reply.decode("latin-1")).encode("latin-1")
 
     def error(self, trouble: lines.Trouble, fault: Fault) -> UserError | None:
         """What to tell the user; none if a rerun alone may mend it."""
