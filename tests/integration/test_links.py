@@ -279,6 +279,9 @@ def test_a_batch_keeps_its_pictures_when_its_run_ends_before_it(
         else:
             caption_shard(dataset, before, settings, in_batches())
     assert len(sent_now(dataset)) == 4, "the API may fetch them only now"
+    with stopped("interrupted", batches):
+        caption_shard(dataset, before, settings, in_batches())
+    assert len(sent_now(dataset)) == 4, "whoever takes it up"
     finish(batches)
     shard = caption_shard(dataset, before, settings, in_batches())
     assert set(outcomes(dataset, shard).values()) == {("captioned", None, 1)} and sent_now(dataset) == []
@@ -289,7 +292,8 @@ def stopped(how: str, server: BatchServer) -> Iterator[None]:
     if how == "killed":
         yield
         return
-    with pytest.raises(KeyboardInterrupt), interrupted_when(lambda: server.visits["poll"] > 0):
+    seen = server.visits["poll"]
+    with pytest.raises(KeyboardInterrupt), interrupted_when(lambda: server.visits["poll"] > seen):
         yield
 
 

@@ -92,7 +92,9 @@ def may_open(book: Book, record: Open, now: float) -> bool:
 
 
 def _is_asked(entry: Entry, now: float) -> bool:
-    return any(claim.until > now and not is_gone(claim.writer) for claim in entry.open.values())
+    return any(
+        claim.until > now and (claim.batch is not None or not is_gone(claim.writer)) for claim in entry.open.values()
+    )
 
 
 def _is_in_a_batch(entry: Entry, now: float) -> bool:

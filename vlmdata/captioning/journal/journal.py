@@ -149,7 +149,8 @@ class Journal:
             return
         for one in batch:
             self._landed(one)
-            if one.wish is not None and isinstance(one.grant, Granted):
+            # A batch's requests may be under way for a day: no other wish waits for their money.
+            if one.wish is not None and one.wish.batch is None and isinstance(one.grant, Granted):
                 self._flying[one.wish.key, one.grant.attempt, one.grant.request] = one.grant.until
             if one.wish is not None and one.grant is None:
                 self._held_back.append(one)
