@@ -34,7 +34,7 @@ def _started(count: int) -> ThreadPoolExecutor:
     import torch
 
     elsewhere = torch.get_num_threads()
-    pool = ThreadPoolExecutor(count, thread_name_prefix="model", initializer=torch.set_num_threads, initargs=(1,))
+    pool = ThreadPoolExecutor(count, thread_name_prefix="model", initializer=_use_one_core)
     # A thread starts when it is needed: this needs all of them at once.
     together = threading.Barrier(count)
     for waiting in [pool.submit(together.wait) for _ in range(count)]:
@@ -42,3 +42,11 @@ def _started(count: int) -> ThreadPoolExecutor:
     # Setting it in a thread also sets it for threads that are yet to come.
     torch.set_num_threads(elsewhere)
     return pool
+
+
+def _use_one_core() -> None:
+    import torch
+
+    # A thread takes over the process's number when it first asks for it, whatever was set before: so it asks now.
+    torch.get_num_threads()
+    torch.set_num_threads(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from PIL import Image, ImageDraw
 
 from vlmdata.errors import ConfigError
 from vlmdata.measure.encoder import Encoder, load_encoder, model_identity
+from vlmdata.measure.one_core import one_core_threads
 
 TINY = {
     "embed_dim": 16,
@@ -87,21 +89,33 @@ def test_a_text_embeds_to_the_same_bits_whatever_it_is_batched_with(starter: Enc
         assert np.array_equal(starter.texts([captions[row]])[0], together[row])
 
 
-def test_the_number_of_torch_threads_changes_no_bit(
-    starter: Encoder, pictures: np.ndarray, captions: list[str]
-) -> None:
+BITS = """
+import hashlib, numpy as np
+from vlmdata.measure.encoder import load_encoder
+encoder = load_encoder("starter", device="cpu")
+pictures = np.random.default_rng(0).normal(size=(6, 3, 224, 224)).astype(np.float32)
+print(hashlib.sha256(encoder.images(pictures).tobytes() + encoder.texts(["a cat", "a " * 40]).tobytes()).hexdigest())
+"""
+
+
+def test_the_number_of_threads_of_the_process_changes_no_bit() -> None:
+    """In processes of their own: torch's number of threads is set when it starts (Ray starts it with one)."""
+    said = set()
+    for threads in ("1", "2", "5"):
+        environment = {**os.environ, "OMP_NUM_THREADS": threads}
+        done = subprocess.run([sys.executable, "-c", BITS], env=environment, capture_output=True, text=True, check=True)
+        said.add(done.stdout)
+    assert len(said) == 1
+
+
+def test_model_threads_have_one_core_each_and_leave_the_others_alone(starter: Encoder, pictures: np.ndarray) -> None:
     import torch
 
     before = torch.get_num_threads()
-    try:
-        found = []
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            found.append((starter.images(pictures[:5]), starter.texts(captions[:3])))
-    finally:
-        torch.set_num_threads(before)
-    for images, texts in found[1:]:
-        assert np.array_equal(images, found[0][0]) and np.array_equal(texts, found[0][1])
+    starter.images(pictures[:9])
+    assert set(one_core_threads().map(lambda _: torch.get_num_threads(), range(8))) == {1}
+    with ThreadPoolExecutor(1) as later:
+        assert later.submit(torch.get_num_threads).result() == before == torch.get_num_threads()
 
 
 def test_short_padding_is_the_whole_context_but_for_rounding(starter: Encoder) -> None:
