@@ -15,7 +15,8 @@ from typing import Any
 import yaml
 
 from vlmdata.checkpoint import Shard
-from vlmdata.config import BuildConfig, parse_config
+from vlmdata.config import BuildConfig
+from vlmdata.config_reading import parse_config
 from vlmdata.layout import Stage
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,7 +61,7 @@ def write_config(folder: Path, name: str, shard_size: int) -> Path:
 
 def parsed(path: Path) -> BuildConfig:
     """The config with its paths absolute."""
-    from vlmdata.config import load_config
+    from vlmdata.config_reading import load_config
 
     return load_config(path)
 

@@ -56,7 +56,7 @@ def build(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's log.")] = False,
 ) -> None:
     """Build a training set; what is done already is not done again."""
-    from vlmdata.config import load_config
+    from vlmdata.config_reading import load_config
     from vlmdata.console import print_funnel
 
     overrides = list(set_ or [])
@@ -76,7 +76,7 @@ def plan(
 ) -> None:
     """Say what captions will take in requests, tokens, money and time. Filters first; asks nothing."""
     from vlmdata.captioning.plan import filter_here, plan_captions
-    from vlmdata.config import load_config
+    from vlmdata.config_reading import load_config
     from vlmdata.console import print_plan, progress_bars
     from vlmdata.preflight import preflight
 
@@ -316,14 +316,9 @@ def _end(told: dict[str, Any]) -> None:
 
 def _done_otherwise(config: Any, overrides: list[str]) -> Any:
     """The config with other limits, addresses or patience: nothing that would make it another dataset."""
-    from vlmdata.config import _absolute_paths, _apply, _merge, parse_config
+    from vlmdata.config_reading import with_overrides
 
-    given: dict[str, Any] = {}
-    for override in overrides:
-        _apply(given, override)
-    merged = _merge(config.model_dump(mode="json"), given)
-    _absolute_paths(merged, Path.cwd())
-    changed = parse_config(merged, where="--set")
+    changed = with_overrides(config, overrides)
     if changed.settings() != config.settings():
         raise ConfigError(
             f"--set {' '.join(overrides)}: would change what comes out, and retry only goes on with it; "

@@ -1,4 +1,4 @@
-"""The one YAML file that describes a build, and the mistakes people make in it.
+"""What a build's config may say: every key, its default and its bounds.
 
 Fields marked *operational* say how a run is done (concurrency, addresses,
 limits, paths), not what comes out; they are left out of checkpoint keys.
@@ -6,12 +6,8 @@ limits, paths), not what comes out; they are left out of checkpoint keys.
 
 from __future__ import annotations
 
-import difflib
-import os
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -21,15 +17,12 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
 )
-
-from vlmdata.errors import ConfigError
 
 OPERATIONAL: dict[str, Any] = {"operational": True}
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
     """A part of the config: unknown keys are refused, values are frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -48,7 +41,7 @@ def _is_operational(extra: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, _Section):
+    if isinstance(value, Section):
         return value.settings()
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
@@ -57,7 +50,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-class FolderSource(_Section):
+class FolderSource(Section):
     """A folder of pictures, with captions beside it."""
 
     kind: Literal["folder"] = Field(default="folder", description="The kind of source.")
@@ -68,14 +61,14 @@ class FolderSource(_Section):
     )
 
 
-class WebdatasetSource(_Section):
+class WebdatasetSource(Section):
     """WebDataset tars."""
 
     kind: Literal["webdataset"] = Field(default="webdataset", description="The kind of source.")
     path: str = Field(description="A folder of .tar files, one .tar, or a glob such as ./shards/*.tar.")
 
 
-class ParquetSource(_Section):
+class ParquetSource(Section):
     """Hugging Face style parquet: an image column of structs of bytes and path."""
 
     kind: Literal["parquet"] = Field(default="parquet", description="The kind of source.")
@@ -89,7 +82,7 @@ class ParquetSource(_Section):
 Source = Annotated[FolderSource | WebdatasetSource | ParquetSource, Field(discriminator="kind")]
 
 
-class FilterConfig(_Section):
+class FilterConfig(Section):
     """Stage 01: which pictures can be used."""
 
     min_side: PositiveInt = Field(default=224, description="Shorter side at least this, in pixels, upright.")
@@ -115,13 +108,13 @@ class FilterConfig(_Section):
     )
 
 
-class DedupConfig(_Section):
+class DedupConfig(Section):
     """Stage 01: near-duplicates by 64-bit pHash."""
 
     max_distance: int = Field(default=8, ge=0, le=16, description="Hamming distance that makes a duplicate.")
 
 
-class Price(_Section):
+class Price(Section):
     """What a model costs, in US dollars; a picture counts as a number of input tokens."""
 
     input: NonNegativeFloat = Field(description="Dollars for a million input tokens.")
@@ -131,7 +124,7 @@ class Price(_Section):
     )
 
 
-class CaptionConfig(_Section):
+class CaptionConfig(Section):
     """Stage 02: captions from a vision-language API."""
 
     policy: Literal["missing", "all", "none"] = Field(
@@ -211,16 +204,19 @@ class CaptionConfig(_Section):
     )
 
 
-class LanguageModel(_Section):
+class LanguageModel(Section):
     """The model that judges captions of one language."""
 
     model: str = Field(description="starter, an open_clip name, hf-hub:…, or a folder.")
     pretrained: str | None = Field(default=None, description="A tag or a local weights file.")
     accept_above: float | Literal["auto"] = Field(default="auto", description="As quality.accept_above.")
     reject_below: float | Literal["auto"] = Field(default="auto", description="As quality.reject_below.")
+    calibration: str | None = Field(
+        default=None, description="As quality.calibration.", json_schema_extra=OPERATIONAL
+    )
 
 
-class RetrievalConfig(_Section):
+class RetrievalConfig(Section):
     """Stage 03: do images find their captions? 20 % of 1,000 is the bound for models of CLIP's size."""
 
     gallery: int = Field(default=1_000, ge=10, description="Images in a gallery; fewer only if the set has fewer.")
@@ -231,7 +227,17 @@ class RetrievalConfig(_Section):
     galleries: PositiveInt = Field(default=5, description="At most so many galleries are drawn.")
 
 
-class QualityConfig(_Section):
+Scorer = Literal["nsfw", "sharpness", "text"]
+
+
+class ScoreBounds(Section):
+    """What a measurement of a picture may be; without bounds it is a column, and nothing more."""
+
+    reject_below: float | None = Field(default=None, description="A picture that measures less is rejected.")
+    reject_above: float | None = Field(default=None, description="A picture that measures more is rejected.")
+
+
+class QualityConfig(Section):
     """Stage 03: CLIPScore and its bands."""
 
     model: str = Field(default="ViT-B-32", description="starter, an open_clip name, hf-hub:…, or a folder.")
@@ -242,10 +248,27 @@ class QualityConfig(_Section):
     reject_below: float | Literal["auto"] = Field(
         default="auto", description="A caption scoring below this is rejected; between the two it is held."
     )
+    calibration: str | None = Field(
+        default=None,
+        description="A file that `vlmdata calibrate` made, for bounds that are auto; null: the model's own.",
+        json_schema_extra=OPERATIONAL,
+    )
     languages: dict[str, LanguageModel] = Field(
         default_factory=dict, description="Models for languages that `model` does not know."
     )
     unlabelled_language: str = Field(default="en", description="Language of captions that name none.")
+    unverified_languages: Literal["hold", "export"] = Field(
+        default="hold", description="Captions that no model at hand can judge: held, or exported unjudged."
+    )
+    printed_text_drop: float | None = Field(
+        default=None,
+        gt=0,
+        description="Score the mirrored picture as well, and mark a caption whose score falls by more than this:"
+        " it may be printed in the picture; null: do not.",
+    )
+    scorers: dict[Scorer, ScoreBounds] = Field(
+        default_factory=dict, description="More measurements of pictures: nsfw, sharpness, text."
+    )
     retrieval: RetrievalConfig = Field(default_factory=RetrievalConfig)
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="auto: a GPU if there is one.", json_schema_extra=OPERATIONAL
@@ -255,7 +278,7 @@ class QualityConfig(_Section):
 Format = Literal["webdataset", "parquet"]
 
 
-class CaptionMix(_Section):
+class CaptionMix(Section):
     """Which of an image's captions are exported."""
 
     synthetic_share: float | None = Field(
@@ -270,7 +293,7 @@ class CaptionMix(_Section):
     )
 
 
-class ExportConfig(_Section):
+class ExportConfig(Section):
     """Stage 04: files for a trainer."""
 
     formats: tuple[Format, ...] = Field(
@@ -286,6 +309,34 @@ class ExportConfig(_Section):
     jpeg_quality: int = Field(default=95, ge=50, le=100, description="For the few pictures that must be encoded anew.")
 
 
+Severity = Literal["stop", "warn"]
+
+
+class GateBounds(Section):
+    """What a figure may be, and what happens if it is not."""
+
+    at_least: float | None = Field(default=None, description="Less than this is too little.")
+    at_most: float | None = Field(default=None, description="More than this is too much.")
+    severity: Severity = Field(default="stop", description="stop: exit 3, and nothing is exported; warn: it is said.")
+
+
+class GatesConfig(Section):
+    """Rules over a run's figures, beside those that every run is held to."""
+
+    health: dict[str, GateBounds] = Field(
+        default_factory=dict, description="By name of a health figure, such as mean_score or duplicates_removed."
+    )
+    languages: dict[str, GateBounds] = Field(
+        default_factory=dict, description="Share of kept captions in a language, by its tag."
+    )
+    recall_at_10: GateBounds | None = Field(
+        default=None, description="R@10, image to text, of the would-be export; null: quality.retrieval alone decides."
+    )
+    severities: dict[str, Severity] = Field(
+        default_factory=dict, description="stop or warn, by name of one of the rules that every run is held to."
+    )
+
+
 def dataset_name(value: str) -> str:
     """The value, if it can name a dataset.
 
@@ -298,7 +349,7 @@ def dataset_name(value: str) -> str:
     return value
 
 
-class BuildConfig(_Section):
+class BuildConfig(Section):
     """A build from source to training set."""
 
     dataset: Annotated[str, AfterValidator(dataset_name)] = Field(description="The dataset's name.")
@@ -316,170 +367,5 @@ class BuildConfig(_Section):
     dedup: DedupConfig = Field(default_factory=DedupConfig)
     caption: CaptionConfig = Field(default_factory=CaptionConfig)
     quality: QualityConfig = Field(default_factory=QualityConfig)
+    gates: GatesConfig = Field(default_factory=GatesConfig)
     export: ExportConfig = Field(default_factory=ExportConfig)
-
-
-def load_config(path: str | os.PathLike[str], overrides: list[str] | None = None) -> BuildConfig:
-    """Read a config file; `overrides` are `dotted.key=value` with YAML values.
-
-    Relative paths in the file are taken from the folder that holds it, those
-    in `overrides` from the working folder.
-
-    Raises:
-        ConfigError: one line naming the key, the value and what was expected.
-    """
-    file = Path(path)
-    raw = _read_yaml(file)
-    raw.setdefault("store", BuildConfig.model_fields["store"].default)
-    _absolute_paths(raw, file.parent.resolve())
-    given: dict[str, Any] = {}
-    for override in overrides or []:
-        _apply(given, override)
-    _absolute_paths(given, Path.cwd())
-    return parse_config(_merge(raw, given), where=str(path))
-
-
-def parse_config(raw: Any, where: str = "config") -> BuildConfig:
-    """Validate a mapping; `where` is named in the error."""
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{where}: expected a mapping of keys such as dataset, store and source")
-    try:
-        return BuildConfig.model_validate(raw)
-    except ValidationError as error:
-        # Keys come from people, too: one may hold a line break.
-        raise ConfigError(" ".join(f"{where}: {_explain(error)}".split())) from error
-
-
-def _read_yaml(file: Path) -> dict[str, Any]:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"{file}: no such config file; `vlmdata init` writes one to start from") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: cannot be read as text ({error})") from error
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        line = " ".join(str(error).split())
-        raise ConfigError(f"{file}: not valid YAML: {line}") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{file}: expected a mapping of keys such as dataset, store and source")
-    return raw
-
-
-def _apply(target: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"--set {override!r}: expected key=value, such as filter.min_side=256")
-    *parents, leaf = key.strip().split(".")
-    for parent in parents:
-        target = target.setdefault(parent, {})
-        if not isinstance(target, dict):
-            raise ConfigError(f"--set {override!r}: {parent!r} is already set to a plain value")
-    try:
-        target[leaf] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override!r}: the value is not valid YAML") from error
-
-
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        below = merged.get(key)
-        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
-    return merged
-
-
-_PATH_KEYS = (("store",), ("source", "path"), ("source", "captions"), ("export", "path"))
-_NAME_OR_PATH_KEYS = (("quality", "model"), ("quality", "pretrained"), ("caption", "prompt"))
-
-
-def _absolute_paths(raw: dict[str, Any], base: Path) -> None:
-    for *parents, leaf in (*_PATH_KEYS, *_NAME_OR_PATH_KEYS, *_language_keys(raw)):
-        section: Any = raw
-        for parent in parents:
-            section = section.get(parent) if isinstance(section, dict) else None
-        value = section.get(leaf) if isinstance(section, dict) else None
-        if not isinstance(value, str) or "://" in value:
-            continue
-        if (*parents, leaf) in _PATH_KEYS or value.startswith(("./", "../", "~")):
-            section[leaf] = os.path.normpath(base / Path(value).expanduser())
-
-
-def _language_keys(raw: dict[str, Any]) -> list[tuple[str, ...]]:
-    quality = raw.get("quality")
-    languages = quality.get("languages") if isinstance(quality, dict) else None
-    tags = languages if isinstance(languages, dict) else {}
-    return [("quality", "languages", tag, leaf) for tag in tags for leaf in ("model", "pretrained")]
-
-
-def _explain(error: ValidationError) -> str:
-    """The first mistake as one line: key, value, what was expected, nearest right key."""
-    every = error.errors(include_url=False)
-    # A key that is not known may be the one that is missing, misspelt.
-    first = next((one for one in every if one["type"] == "extra_forbidden"), every[0])
-    path = [str(part) for part in first["loc"]]
-    key = ".".join(_without_tags(path))
-    if first["type"] == "extra_forbidden":
-        return f"unknown key {key!r}{_nearest(path)}"
-    if first["type"] == "missing":
-        return f"the key {key!r} is missing"
-    if first["type"] == "union_tag_not_found":
-        return f"the key '{key}.kind' is missing: expected one of {', '.join(_SOURCES)}"
-    if first["type"] == "union_tag_invalid":
-        return f"{key}.kind = {first['ctx']['tag']!r}: expected one of {', '.join(_SOURCES)}"
-    if path[-1] == "[key]":
-        return f"{'.'.join(path[:-2])}: expected text as keys, not {first['input']!r}; put it in quotes"
-    same = [one for one in every if ".".join(_without_tags([str(part) for part in one["loc"]])) == key]
-    expected = " or ".join(dict.fromkeys(_expected(one["msg"]) for one in same))
-    if path[-1] == "api_key_env":
-        # Somebody may have put the key itself there.
-        return f"{key}: expected the name of an environment variable, such as OPENAI_API_KEY; the key goes into that"
-    return f"{key} = {_short(first['input'])}: expected {expected}"
-
-
-def _expected(message: str) -> str:
-    """What pydantic says was expected, in the words of a config file."""
-    for prefix in ("Value error, ", "Input should be ", "Tuple should have "):
-        message = message.removeprefix(prefix)
-    return "a mapping of keys" if message.startswith("a valid dictionary") else message
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _nearest(path: list[str]) -> str:
-    """`; did you mean 'x'?` or the keys that are known at that place."""
-    known = _known_keys(path[:-1])
-    close = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
-    if close:
-        return f"; did you mean {'.'.join([*_without_tags(path[:-1]), close[0]])!r}?"
-    return f"; known here: {', '.join(known)}" if known else ""
-
-
-def _without_tags(path: list[str]) -> list[str]:
-    """The keys as a person writes them: without the names that pydantic gives to branches of a union."""
-    keys = [part for position, part in enumerate(path) if not (position and path[position - 1] == "source")]
-    return [part for part in keys if part != "float" and not part.startswith("literal[")]
-
-
-_SOURCES: dict[str, type[_Section]] = {
-    "folder": FolderSource,
-    "webdataset": WebdatasetSource,
-    "parquet": ParquetSource,
-}
-
-
-def _known_keys(path: list[str]) -> list[str]:
-    section: type[_Section] = BuildConfig
-    for part in path:
-        if part in _SOURCES:
-            section = _SOURCES[part]
-        elif part == "languages":
-            section = LanguageModel
-        elif part in section.model_fields:
-            annotation = section.model_fields[part].annotation
-            section = annotation if isinstance(annotation, type) and issubclass(annotation, _Section) else section
-    return list(section.model_fields)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from vlmdata.checkpoint import Dataset
-from vlmdata.config import BuildConfig, parse_config
+from vlmdata.config import BuildConfig
+from vlmdata.config_reading import parse_config
 from vlmdata.errors import ConfigError
 from vlmdata.explain import explain
 

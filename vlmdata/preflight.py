@@ -16,11 +16,10 @@ def preflight(config: BuildConfig) -> None:
     Raises:
         UserError: the first that cannot work, in one line.
     """
-    from vlmdata.captioning.links import transport_for
+    from vlmdata.captioning.links import check_images
     from vlmdata.captioning.money import check_money
     from vlmdata.captioning.questions import Asker
     from vlmdata.captioning.shards import check_caption_config
-    from vlmdata.checkpoint import Dataset
     from vlmdata.quality.judges import judges
 
     if config.engine == "ray" and importlib.util.find_spec("prefect_ray") is None:
@@ -28,9 +27,10 @@ def preflight(config: BuildConfig) -> None:
     check_caption_config(config.caption)
     check_money(config.caption)
     Asker.of(config.caption)
-    transport_for(Dataset(config.store, config.dataset), config.caption, 1)
     judges(config.quality)
-    open_store(config.store).check()
+    store = open_store(config.store)
+    check_images(store, config.caption)
+    store.check()
 
 
 def fetch_models(config: BuildConfig, to: Stage) -> None:

@@ -16,7 +16,8 @@ from typing import Any
 
 from vlmdata import __version__, layout
 from vlmdata.checkpoint import Counts, Dataset, Shard
-from vlmdata.config import BuildConfig, parse_config
+from vlmdata.config import BuildConfig
+from vlmdata.config_reading import parse_config
 from vlmdata.errors import ConfigError
 from vlmdata.layout import REVISION, Stage, Step
 

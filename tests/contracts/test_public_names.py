@@ -13,7 +13,8 @@ import yaml
 from vlmdata import errors
 from vlmdata.checkpoint import Dataset
 from vlmdata.cli import app
-from vlmdata.config import BuildConfig, load_config, parse_config
+from vlmdata.config import BuildConfig
+from vlmdata.config_reading import load_config, parse_config
 from vlmdata.runs import start_run
 from vlmdata.status import status
 

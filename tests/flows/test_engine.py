@@ -12,7 +12,7 @@ from flows.engine import Engine, once
 from tasks.job import Job, named_failures
 from vlmdata import progress
 from vlmdata.checkpoint import Shard
-from vlmdata.config import parse_config
+from vlmdata.config_reading import parse_config
 from vlmdata.errors import BuildIncomplete, SourceError
 from vlmdata.layout import Step
 

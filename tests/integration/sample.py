@@ -12,7 +12,8 @@ import yaml
 from PIL import Image
 
 from tests.integration.processes import ROOT
-from vlmdata.config import BuildConfig, parse_config
+from vlmdata.config import BuildConfig
+from vlmdata.config_reading import parse_config
 from vlmdata.store import open_store
 
 STAMPS = ROOT / "examples" / "stamps"

@@ -24,7 +24,7 @@ from PIL import Image
 from tests.integration.processes import wait_until
 from tests.integration.test_captioning import make_shard, outcomes
 from tests.servers.batches import BatchServer, Dialect, batch_server, picture_caption
-from vlmdata.captioning import batch_asking
+from vlmdata.captioning import batch_fetching
 from vlmdata.captioning.backoff import Backoff
 from vlmdata.captioning.batch_records import BatchRecords
 from vlmdata.captioning.batches.base import BatchLimits
@@ -142,7 +142,7 @@ def test_a_set_larger_than_a_batch_is_several_at_once(
 
 CHILD = """
 import json, os, signal, sys
-from vlmdata.captioning import batch_asking
+from vlmdata.captioning import batch_fetching
 from vlmdata.captioning.backoff import Backoff
 from vlmdata.captioning.batch_records import BatchRecords
 from vlmdata.captioning.endings import Waits
@@ -151,7 +151,7 @@ from vlmdata.captioning.shards import caption_shard
 from vlmdata.checkpoint import Dataset, Shard
 from vlmdata.config import CaptionConfig
 told = json.loads(sys.argv[1])
-batch_asking._CHUNK = 4
+batch_fetching._CHUNK = 4
 if told["elsewhere"]:
     writer._place = lambda: "another-machine/pid"
 if told["die_at"]:
@@ -231,8 +231,8 @@ def test_a_killed_run_is_taken_up_where_it_was(
     kill_a_run(server, dataset, before, moment, elsewhere)
     assert open_claims(dataset) > 0 and len(server.batches) == (moment in ARRIVED)
     # A process that may be alive elsewhere gets this long, once it has begun to hand in.
-    monkeypatch.setattr(batch_asking, "_LONGEST_SUBMISSION_S", 1.0)
-    monkeypatch.setattr(batch_asking, "_FROM_CLAIM_TO_BEGIN_S", 1.0)
+    monkeypatch.setattr(batch_fetching, "LONGEST_SUBMISSION_S", 1.0)
+    monkeypatch.setattr(batch_fetching, "_FROM_CLAIM_TO_BEGIN_S", 1.0)
     finish(server)
     shard = caption_shard(dataset, before, config(server, dialect), HASTY)
     assert is_whole(dataset, shard, 12)
@@ -262,7 +262,7 @@ def test_while_nobody_can_tell_nothing_is_handed_in_again(
     before = make_shard(dataset, range(6))
     server.polls = 10**6
     assert child(dataset, before, config(server, "anthropic"), "accept").wait(120) == -signal.SIGKILL
-    monkeypatch.setattr(batch_asking, "_PATIENCE", 3)
+    monkeypatch.setattr(batch_fetching, "PATIENCE", 3)
     first = caption_shard(dataset, before, config(server, "anthropic"), HASTY)
     rows = attempts(dataset, first)
     assert {(row["failure"], row["requests"]) for row in rows} == {("transient", 1)}
@@ -403,7 +403,7 @@ def test_passing_troubles_pass(server: BatchServer, dataset: Dataset, dialect: D
 def test_results_that_break_off_are_taken_to_their_end(
     server: BatchServer, dataset: Dataset, dialect: Dialect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_asking, "_CHUNK", 2)
+    monkeypatch.setattr(batch_fetching, "_CHUNK", 2)
     server.scripts = {3: ["break"]}
 
     def mend() -> None:

@@ -28,7 +28,8 @@ from vlmdata.captioning.journal.log import Log
 from vlmdata.captioning.serving import running
 from vlmdata.captioning.shards import caption_shard
 from vlmdata.checkpoint import Dataset
-from vlmdata.config import CaptionConfig, parse_config
+from vlmdata.config import CaptionConfig
+from vlmdata.config_reading import parse_config
 from vlmdata.errors import VlmdataError
 from vlmdata.layout import Stage, Step
 from vlmdata.store import Store

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from tests.integration.processes import ROOT
-from vlmdata.config import BuildConfig, load_config, parse_config
+from vlmdata.config import BuildConfig
+from vlmdata.config_reading import load_config, parse_config
 
 PROFILES = sorted((ROOT / "deployments" / "profiles").glob("*.yaml"))
 PREFECT_FILE = ROOT / "deployments" / "prefect.yaml"

@@ -26,7 +26,7 @@ from tests.integration.prefect_server import PrefectServer, prefect_server
 from tests.integration.processes import environment, started
 from tests.servers.faults import FaultServer, fault_server, picture
 from vlmdata.captioning.pace import FRESH_S, Pace
-from vlmdata.config import parse_config
+from vlmdata.config_reading import parse_config
 from vlmdata.errors import VlmdataError
 
 pytestmark = pytest.mark.integration

@@ -11,7 +11,7 @@ from prefect.states import Completed, Crashed, Failed
 
 from tasks.job import Job, named_failures, raise_named, worth_retrying
 from vlmdata import errors
-from vlmdata.config import parse_config
+from vlmdata.config_reading import parse_config
 from vlmdata.errors import StoreError, UserError, VlmdataError
 
 OURS = [kind for kind in vars(errors).values() if inspect.isclass(kind) and issubclass(kind, VlmdataError)]

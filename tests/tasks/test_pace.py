@@ -13,7 +13,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from tasks.job import Job
 from tasks.pace import PrefectLimits, limits_of, parts, prepare, shared_limits
 from vlmdata.captioning.pace import FRESH_S
-from vlmdata.config import CaptionConfig, parse_config
+from vlmdata.config import CaptionConfig
+from vlmdata.config_reading import parse_config
 
 
 def job(**caption: int) -> Job:

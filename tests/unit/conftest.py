@@ -17,7 +17,8 @@ from PIL import Image
 
 from vlmdata.captioning.shards import caption_shard
 from vlmdata.checkpoint import Counts, Dataset, Result, Shard, publish, step_key
-from vlmdata.config import BuildConfig, parse_config
+from vlmdata.config import BuildConfig
+from vlmdata.config_reading import parse_config
 from vlmdata.export.plan import plan_export
 from vlmdata.export.shards import export_shard
 from vlmdata.filtering.duplicates import find_duplicates

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from vlmdata import cli
-from vlmdata.config import load_config
+from vlmdata.config_reading import load_config
 from vlmdata.runs import COMPLETED
 
 Run = Callable[..., tuple[int, str, str]]
@@ -217,7 +217,7 @@ def test_an_unchanged_build_loads_no_orchestrator_and_does_nothing(source: Path)
 import sys
 from vlmdata import cli
 from vlmdata.checkpoint import Dataset
-from vlmdata.config import load_config
+from vlmdata.config_reading import load_config
 from vlmdata.ingest.shards import list_source
 from vlmdata.runs import COMPLETED, fingerprint, start_run
 config = load_config(sys.argv[1])

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from vlmdata.config import BuildConfig, load_config, parse_config
+from vlmdata.config import BuildConfig
+from vlmdata.config_reading import load_config, parse_config
 from vlmdata.errors import ConfigError
 
 SMALLEST: dict[str, Any] = {"dataset": "set", "source": {"kind": "folder", "path": "/pictures"}}
@@ -151,6 +152,15 @@ def test_overrides_are_yaml_and_reach_into_sections(tmp_path: Path) -> None:
     file = written(tmp_path, "dataset: set\nsource: {kind: folder, path: a}\nfilter: {min_side: 9, max_pixels: 5}\n")
     config = load_config(file, ["filter.min_side=300", "export.formats=[parquet]", "filter.max_aspect_ratio=null"])
     assert (config.filter.min_side, config.filter.max_pixels, config.export.formats) == (300, 5, ("parquet",))
+
+
+def test_an_override_takes_the_place_of_what_was_there(tmp_path: Path) -> None:
+    text = "dataset: x\nsource: {path: p}\ncaption: {prices: {m: {input: 1, output: 2}}}\nquality:\n"
+    file = written(tmp_path, text.replace("path: p", "kind: folder, path: p"))
+    assert load_config(file, ["caption.prices={}"]).caption.prices == {}
+    assert load_config(file, ["quality.model=starter"]).quality.model == "starter"
+    with pytest.raises(ConfigError, match=r"--set 'dataset\.name=y': 'dataset' holds a plain value"):
+        load_config(file, ["dataset.name=y"])
 
 
 @pytest.mark.parametrize("override", ["filter", "=3", "filter.min_side=[", ""])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from vlmdata.config import parse_config
+from vlmdata.config_reading import parse_config
 from vlmdata.errors import ConfigError, StoreError
 from vlmdata.preflight import preflight
 

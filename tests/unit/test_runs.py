@@ -12,7 +12,7 @@ import pytest
 
 from vlmdata import layout
 from vlmdata.checkpoint import Counts, Dataset, Shard
-from vlmdata.config import parse_config
+from vlmdata.config_reading import parse_config
 from vlmdata.errors import ConfigError
 from vlmdata.layout import Stage, Step
 from vlmdata.runs import COMPLETED, IN_PART, Run, StageReport, existing_run, finished_alike, last_run, start_run

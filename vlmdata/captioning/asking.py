@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
 
 from vlmdata.captioning import line as lines
 from vlmdata.captioning.client import CaptionClient
@@ -26,7 +25,6 @@ from vlmdata.captioning.provider import Answer, Fault
 from vlmdata.errors import UserError
 from vlmdata.measure.language import identify
 
-T = TypeVar("T")
 TOO_MANY = 429
 _IN_A_BATCH = "not asked: it is in a batch that another run submitted; caption.batch: true fetches that"
 
@@ -44,20 +42,10 @@ async def caption_all(client: CaptionClient, journal: Journal, subjects: Sequenc
     loading = asyncio.get_running_loop().run_in_executor(lines.process().encoders, identify, [""])
     visit = _Visit(client, journal, line, manners)
     async with line.round():
-        attempts = await _all_of([visit.picture(subject, known.get(subject.key)) for subject in subjects])
+        async with lines.together() as group:
+            pictures = [group.create_task(visit.picture(subject, known.get(subject.key))) for subject in subjects]
         await loading
-        return Round(attempts, visit.verdict())
-
-
-async def _all_of(coroutines: Sequence[Coroutine[Any, Any, Attempt]]) -> list[Attempt]:
-    """Their results, in order; the first that fails ends the others, and its error is the error."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(coroutine) for coroutine in coroutines]
-    except ExceptionGroup as several:
-        # One refusal of the store reaches all who wait for it; a person wants to read it once.
-        raise several.exceptions[0] from None
-    return [task.result() for task in tasks]
+        return Round([picture.result() for picture in pictures], visit.verdict())
 
 
 class _Visit:
@@ -92,7 +80,7 @@ class _Visit:
         try:
             return await self._until_its_end(subject, entry, body, self._endings.sent(subject.question, picture))
         finally:
-            await on_a_thread(self._manners.transport.forget, picture)
+            await lines.on_a_thread(self._manners.transport.forget, picture)
 
     async def _until_its_end(
         self, subject: Subject, entry: Entry | None, body: bytes, sent: tuple[int, ...]
@@ -135,8 +123,7 @@ class _Visit:
 
     async def _encoded(self, subject: Subject) -> tuple[bytes, Picture]:
         """The request's body and the picture that is in it, or linked in it."""
-
-        return await on_a_thread(encoded, self._client, self._manners.transport, subject)
+        return await lines.on_a_thread(encoded, self._client, self._manners.transport, subject)
 
     async def _send(
         self, subject: Subject, grant: Granted, body: bytes, sent: tuple[int, ...]
@@ -221,8 +208,3 @@ def encoded(client: CaptionClient, transport: InTheRequest, subject: Subject) ->
     """
     picture = transport.carry(for_sending(subject.load(), client.config.max_side))
     return client.provider.body(picture, subject.question), picture
-
-
-async def on_a_thread(function: Callable[..., T], *args: Any) -> T:
-    """What blocks, beside the loop."""
-    return await asyncio.get_running_loop().run_in_executor(lines.process().encoders, function, *args)

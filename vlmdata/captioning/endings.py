@@ -151,9 +151,9 @@ class Endings:
         seconds: float,
         sent: tuple[int, ...] | None,
         *,
-        batch: bool = False,
+        batch: str | None = None,
     ) -> End:
-        """The journal's record of how a request ended."""
+        """The journal's record of how a request ended, in the batch of this token if it was in one."""
         fault = end if isinstance(end, Fault) else None
         return End(
             key=subject.key,
@@ -166,10 +166,11 @@ class Endings:
             message=fault.message if fault else None,
             input_tokens=end.input_tokens,
             output_tokens=end.output_tokens,
-            cost=self._cost(end, batch),
+            cost=self._cost(end, batch is not None),
             seconds=round(seconds, 3),
             at=round(time.time(), 3),
             sent=sent,
+            batch=batch,
         )
 
     def _cost(self, end: Answer | Fault, batch: bool) -> int | None:

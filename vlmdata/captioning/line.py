@@ -10,7 +10,7 @@ import asyncio
 import os
 import ssl
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import lru_cache
@@ -173,6 +173,22 @@ def process() -> _Process:
     """This process's own; a forked child gets a new one, as threads do not survive a fork."""
     with _making:
         return _process(os.getpid())
+
+
+async def on_a_thread(function: Callable[..., T], *args: Any) -> T:
+    """What blocks, beside the loop."""
+    return await asyncio.get_running_loop().run_in_executor(process().encoders, function, *args)
+
+
+@asynccontextmanager
+async def together() -> AsyncIterator[asyncio.TaskGroup]:
+    """Tasks that are ended by the first error of one, which is raised as it is."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group
+    except ExceptionGroup as several:
+        # One refusal of the store reaches all who wait for it; a person wants to read it once.
+        raise several.exceptions[0] from None
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -17,9 +17,10 @@ from vlmdata.captioning.pictures import Picture
 from vlmdata.checkpoint import Dataset
 from vlmdata.config import CaptionConfig
 from vlmdata.errors import ConfigError, StoreError
-from vlmdata.store import S3Store
+from vlmdata.store import S3Store, Store
 
 _SUFFIXES = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp"}
+_BY_LINK = "presigned"
 _EACH = "each"
 """Whose pictures are forgotten one by one."""
 _CLOCKS_DIFFER_S = 300
@@ -48,12 +49,7 @@ class ByLink(InTheRequest):
     """What would be sent lies in the store for as long as it is asked about; the link ends with that time."""
 
     def __init__(self, dataset: Dataset, seconds: int, whose: str = _EACH) -> None:
-        if not isinstance(dataset.store, S3Store):
-            raise ConfigError(
-                f"caption.images = 'presigned': store = {dataset.store_url!r} is no bucket that links can lead to;"
-                " use s3://bucket/prefix, or caption.images: data"
-            )
-        self._store = dataset.store
+        self._store = _bucket_of(dataset.store)
         self._dataset = dataset
         self._seconds = seconds
         self._whose = whose
@@ -119,13 +115,32 @@ def _signer() -> Any:
     return botocore.session.get_session().create_client("s3", config=Config(signature_version="s3v4"))
 
 
-def transport_for(dataset: Dataset, config: CaptionConfig, patience_s: float) -> InTheRequest:
-    """How this config's pictures travel.
+def check_images(store: Store, config: CaptionConfig) -> None:
+    """See to it that pictures can travel as this config says; touches nothing.
 
     Raises:
         ConfigError: links are asked for, and the store has none.
     """
-    if config.images != "presigned":
+    if config.images == _BY_LINK:
+        _bucket_of(store)
+
+
+def _bucket_of(store: Store) -> S3Store:
+    if not isinstance(store, S3Store):
+        raise ConfigError(
+            f"caption.images = 'presigned': store = {store.url!r} is no bucket that links can lead to;"
+            " use s3://bucket/prefix, or caption.images: data"
+        )
+    return store
+
+
+def transport_for(dataset: Dataset, config: CaptionConfig, patience_s: float) -> InTheRequest:
+    """How this config's pictures travel; what killed runs left is swept first.
+
+    Raises:
+        ConfigError: links are asked for, and the store has none.
+    """
+    if config.images != _BY_LINK:
         return InTheRequest()
     transport = ByLink(dataset, int(patience_s) + 1)
     transport.forget_ended()

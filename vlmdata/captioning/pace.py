@@ -18,18 +18,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
 from typing import Protocol
 
 from vlmdata.captioning.backoff import Backoff
+from vlmdata.captioning.minute import MINUTE_S, TICK_S, Minute, Taken
 from vlmdata.config import CaptionConfig
 
-_MINUTE_S = 60.0
-_TICK_S = 0.001
-"""No wait is shorter: rounding must not make one that the clock cannot see pass."""
 _SLOWEST = 1 / 64
 _RECOVERY = 1 / 16
 """Of the full rate, for as many successes as there may be requests in flight."""
@@ -60,85 +56,6 @@ class Shared(Protocol):
 
     def joined(self) -> AbstractAsyncContextManager[Member]:
         """Be one of the processes for as long as the block lasts."""
-
-
-@dataclass
-class _Taken:
-    at: float
-    amount: float
-
-
-class Minute:
-    """An allowance a minute: spread evenly by a bucket of one second's worth, and exact over any 60 seconds.
-
-    What is taken within any half-open 60 s is at most `per_minute`, however
-    much the estimates were settled down; the excess of what was settled up is
-    waited for. One that asks for more than a minute's worth has a minute to itself.
-    """
-
-    def __init__(self, per_minute: int) -> None:
-        self._per_minute = per_minute
-        self._burst = max(1.0, per_minute / _MINUTE_S)
-        self._level = self._burst
-        self._at = -math.inf
-        self._factor = 1.0
-        self._window: deque[_Taken] = deque()
-        self._in_window = 0.0
-
-    def wait_s(self, amount: float, now: float) -> float:
-        """Seconds until `amount` may be taken; 0: now."""
-        self._pass(now)
-        amount = min(amount, self._per_minute)
-        short = min(amount, self._burst) - self._level
-        filled = max(short / self._rate, _TICK_S) if short > 1e-9 else 0.0
-        return max(filled, self._window_wait_s(amount, now))
-
-    def take(self, amount: float, now: float) -> _Taken:
-        """Take it; `wait_s` said 0."""
-        self._pass(now)
-        taken = _Taken(now, min(amount, self._per_minute))
-        self._window.append(taken)
-        self._in_window += taken.amount
-        self._level -= taken.amount
-        return taken
-
-    def settle(self, taken: _Taken, amount: float, now: float) -> None:
-        """Replace the estimate by what it was."""
-        self._pass(now)
-        more, taken.amount = amount - taken.amount, amount
-        self._level = min(self._burst, self._level - more)
-        if self._is_in_window(taken, now):
-            self._in_window += more
-
-    def slow_to(self, factor: float, now: float) -> None:
-        """From now on, this part of the full rate."""
-        self._pass(now)
-        self._factor = factor
-
-    @property
-    def _rate(self) -> float:
-        return self._factor * self._per_minute / _MINUTE_S
-
-    def _pass(self, now: float) -> None:
-        if self._at < now:
-            gained = self._rate * (now - self._at)
-            self._level, self._at = min(self._burst, self._level + gained), now
-        while self._window and not self._is_in_window(self._window[0], now):
-            self._in_window -= self._window.popleft().amount
-        if not self._window:
-            self._in_window = 0.0
-
-    @staticmethod
-    def _is_in_window(taken: _Taken, now: float) -> bool:
-        return taken.at + _MINUTE_S > now
-
-    def _window_wait_s(self, amount: float, now: float) -> float:
-        over, wait = self._in_window + amount - self._per_minute, 0.0
-        for taken in self._window:
-            if over <= 1e-9:
-                break
-            over, wait = over - taken.amount, max(taken.at + _MINUTE_S - now, _TICK_S)
-        return wait
 
 
 class _Membership:
@@ -221,7 +138,7 @@ class _Membership:
         """Requests of so many tokens that a second of the tightest rate allows; at least 1."""
         by_requests = self._config.requests_per_minute or math.inf
         by_tokens = (self._config.tokens_per_minute or math.inf) / max(1, tokens)
-        return max(1, int(min(by_requests, by_tokens) / _MINUTE_S))
+        return max(1, int(min(by_requests, by_tokens) / MINUTE_S))
 
     def stop_drawing(self) -> None:
         """Nothing is to start any more."""
@@ -236,7 +153,7 @@ class _Membership:
 class Turn:
     """One request that was let in. Say how it went before its slot ends."""
 
-    def __init__(self, pace: Pace, tokens: int, taken: _Taken | None, generation: int) -> None:
+    def __init__(self, pace: Pace, tokens: int, taken: Taken | None, generation: int) -> None:
         self._pace = pace
         self._tokens = tokens
         self._taken = taken
@@ -358,7 +275,7 @@ class Pace:
         self._changed.clear()
         timer = None
         if seconds < math.inf:
-            timer = asyncio.get_running_loop().call_later(max(seconds, _TICK_S), self._changed.set)
+            timer = asyncio.get_running_loop().call_later(max(seconds, TICK_S), self._changed.set)
         try:
             await self._changed.wait()
         finally:
@@ -375,7 +292,7 @@ class Pace:
             self._membership.spend(tokens)
         return Turn(self, tokens, taken, self._generation)
 
-    def _settle(self, taken: _Taken | None, more: int, tokens: int) -> None:
+    def _settle(self, taken: Taken | None, more: int, tokens: int) -> None:
         if taken and self._tokens:
             self._tokens.settle(taken, tokens, _now())
         if self._membership:

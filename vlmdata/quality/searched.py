@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from vlmdata.checkpoint import Dataset, Shard
 from vlmdata.config import QualityConfig
+from vlmdata.errors import BrokenInvariant
 from vlmdata.layout import Step
 from vlmdata.quality.embeddings import column_vectors, embed_shard
 from vlmdata.quality.judges import Judge, Judges
@@ -132,7 +133,7 @@ def _texts_of(dataset: Dataset, shard: Shard, mine: pa.Table) -> pa.Table:
             table = dataset.table(tables[name])
             if pc.all(pc.is_in(mine["caption_id"], value_set=table["caption_id"])).as_py():
                 return table
-    raise ValueError(f"shard {shard.name}: captions were scored, and their embeddings are not there")
+    raise BrokenInvariant(f"shard {shard.name}: captions were scored, and their embeddings are not there")
 
 
 def _taken(table: pa.Table, key: str, wanted: pa.ChunkedArray) -> Vectors:

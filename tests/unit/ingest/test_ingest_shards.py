@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlmdata.checkpoint import Dataset, Shard
-from vlmdata.config import BuildConfig, parse_config
+from vlmdata.config import BuildConfig
+from vlmdata.config_reading import parse_config
 from vlmdata.errors import SourceError
 from vlmdata.ingest.shards import ingest_shard, list_source
 from vlmdata.layout import Step

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vlmdata.checkpoint import Dataset
-from vlmdata.config import ParquetSource, parse_config
+from vlmdata.config import ParquetSource
+from vlmdata.config_reading import parse_config
 from vlmdata.errors import SourceError
 from vlmdata.ingest import shards
 from vlmdata.ingest.parquet import list_rows, places, read_rows

@@ -103,10 +103,11 @@ class Book:
     def _end(self, entry: Entry, end: End) -> None:
         if end.attempt != entry.attempt:
             return
-        claim = entry.open.pop(end.request, None)
+        claim = entry.open.get(end.request)
         # Ended twice, by two that took it up after a crash: the money was one request's.
-        if claim is None:
+        if claim is None or claim.batch != end.batch:
             return
+        del entry.open[end.request]
         if end.unsent:
             self._take_back(entry, claim, end)
             return

@@ -102,22 +102,22 @@ def _is_in_a_batch(entry: Entry, now: float) -> bool:
     return any(claim.until > now and claim.batch is not None for claim in entry.open.values())
 
 
-def unsent(key: str, granted: Granted) -> End:
+def unsent(key: str, granted: Granted, batch: str | None = None) -> End:
     """The end of a request that was written down and never sent: it costs nothing and does not count."""
     return End(
-        key,
-        granted.attempt,
-        granted.request,
-        None,
-        None,
-        False,
-        None,
-        None,
-        None,
-        None,
-        0,
-        0.0,
-        time.time(),
-        None,
-        True,
+        key=key,
+        attempt=granted.attempt,
+        request=granted.request,
+        text=None,
+        failure=None,
+        final=False,
+        status=None,
+        message=None,
+        input_tokens=None,
+        output_tokens=None,
+        cost=0,
+        seconds=0.0,
+        at=time.time(),
+        unsent=True,
+        batch=batch,
     )

@@ -39,7 +39,8 @@ class End:
     """How a request ended: with a text, or with a failure that `final` closes the attempt.
 
     `cost` is null if nobody said what was used: what was reserved stays spent.
-    An `unsent` request never left this machine, and does not count. `sent` is
+    An `unsent` request never left this machine, and does not count; its number
+    is given out again, so `batch` says under which token it was claimed. `sent` is
     the picture's width, height and size in bytes, and the estimate of input tokens.
     """
 
@@ -58,6 +59,7 @@ class End:
     at: float
     sent: tuple[int, ...] | None = None
     unsent: bool = False
+    batch: str | None = None
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ SETTLED = pa.schema(
         pa.field("seconds", pa.float64(), nullable=False),
         pa.field("at", pa.float64(), nullable=False),
         pa.field("sent", pa.list_(pa.int64())),
+        pa.field("batch", pa.string()),
     ]
 )
 
@@ -139,5 +140,5 @@ def _row(key: str, entry: Entry) -> dict[str, Any]:
 
 
 def _entry(row: Mapping[str, Any]) -> Entry:
-    end = End(**{name: row[name] for name in End.__dataclass_fields__ if name != "unsent"})
+    end = End(**{name: row[name] for name in SETTLED.names if name != "requests"})
     return Entry(attempt=row["attempt"], requests=row["requests"], end=end)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,19 @@ def test_an_end_of_nothing_that_is_open_changes_nothing() -> None:
     for late in (answered(KEYS[0], "Another."), unsent(KEYS[0], Granted(1, 1, FAR)), answered(KEYS[0], "B", 3)):
         book.apply(late)
         assert (book.entry(KEYS[0]), book.account.spent, book.account.answers) == before
+
+
+def test_what_is_given_back_late_leaves_another_batch_s_claim() -> None:
+    """Two take up a batch that never arrived; the second gives it back when its numbers are another batch's."""
+    book, granted = Book(), Granted(1, 1, FAR)
+    book.apply(replace(asked(KEYS[0]), batch="first"))
+    book.apply(unsent(KEYS[0], granted, "first"))
+    book.apply(replace(asked(KEYS[0]), batch="second"))
+    for late in (unsent(KEYS[0], granted, "first"), unsent(KEYS[0], granted)):
+        book.apply(late)
+        assert book.entry(KEYS[0]).open[1].batch == "second" and book.account.requests == 1
+    book.apply(replace(answered(KEYS[0]), batch="second"))
+    assert book.entry(KEYS[0]).answered and (book.account.reserved, book.account.settled) == (0, 3)
 
 
 def test_an_answer_stays_whatever_is_heard_of_other_requests() -> None:

@@ -1,0 +1,125 @@
+"""Configs from YAML files and from `--set`, checked; paths are made absolute where they were written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from vlmdata.config import BuildConfig
+from vlmdata.config_mistakes import explain
+from vlmdata.errors import ConfigError
+
+
+def load_config(path: str | os.PathLike[str], overrides: list[str] | None = None) -> BuildConfig:
+    """Read a config file; `overrides` are `dotted.key=value` with YAML values.
+
+    Relative paths in the file are taken from the folder that holds it, those
+    in `overrides` from the working folder.
+
+    Raises:
+        ConfigError: one line naming the key, the value and what was expected.
+    """
+    file = Path(path)
+    raw = _read_yaml(file)
+    raw.setdefault("store", BuildConfig.model_fields["store"].default)
+    _absolute_paths(raw, file.parent.resolve())
+    for override in overrides or []:
+        _set(raw, override)
+    return parse_config(raw, where=str(path))
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{file}: no such config file; `vlmdata init` writes one to start from") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read as text ({error})") from error
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        line = " ".join(str(error).split())
+        raise ConfigError(f"{file}: not valid YAML: {line}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{file}: expected a mapping of keys such as dataset, store and source")
+    return raw
+
+
+def parse_config(raw: Any, where: str = "config") -> BuildConfig:
+    """Validate a mapping; `where` is named in the error."""
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{where}: expected a mapping of keys such as dataset, store and source")
+    try:
+        return BuildConfig.model_validate(raw)
+    except ValidationError as error:
+        # Keys come from people, too: one may hold a line break.
+        raise ConfigError(" ".join(f"{where}: {explain(error)}".split())) from error
+
+
+def with_overrides(config: BuildConfig, overrides: Iterable[str]) -> BuildConfig:
+    """The config with other values; `overrides` are as in `load_config`.
+
+    Raises:
+        ConfigError: one line naming the key, the value and what was expected.
+    """
+    raw = config.model_dump(mode="json")
+    for override in overrides:
+        _set(raw, override)
+    return parse_config(raw, where="--set")
+
+
+def _set(raw: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {override!r}: expected key=value, such as filter.min_side=256")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override!r}: the value is not valid YAML") from error
+    *parents, leaf = key.strip().split(".")
+    given: dict[str, Any] = {leaf: value}
+    for parent in reversed(parents):
+        given = {parent: given}
+    _absolute_paths(given, Path.cwd())
+    for parent in parents:
+        if raw.get(parent) is None:
+            raw[parent] = {}
+        raw, given = raw[parent], given[parent]
+        if not isinstance(raw, dict):
+            raise ConfigError(f"--set {override!r}: {parent!r} holds a plain value, and no keys")
+    raw[leaf] = given[leaf]
+
+
+_PATH_KEYS = (
+    ("store",),
+    ("source", "path"),
+    ("source", "captions"),
+    ("quality", "calibration"),
+    ("export", "path"),
+)
+_NAME_OR_PATH_KEYS = (("quality", "model"), ("quality", "pretrained"), ("caption", "prompt"))
+
+
+def _absolute_paths(raw: dict[str, Any], base: Path) -> None:
+    paths = (*_PATH_KEYS, *_language_keys(raw, "calibration"))
+    for *parents, leaf in (*paths, *_NAME_OR_PATH_KEYS, *_language_keys(raw, "model", "pretrained")):
+        section: Any = raw
+        for parent in parents:
+            section = section.get(parent) if isinstance(section, dict) else None
+        value = section.get(leaf) if isinstance(section, dict) else None
+        if not isinstance(value, str) or "://" in value:
+            continue
+        if (*parents, leaf) in paths or value.startswith(("./", "../", "~")):
+            section[leaf] = os.path.normpath(base / Path(value).expanduser())
+
+
+def _language_keys(raw: dict[str, Any], *leaves: str) -> list[tuple[str, ...]]:
+    quality = raw.get("quality")
+    languages = quality.get("languages") if isinstance(quality, dict) else None
+    tags = languages if isinstance(languages, dict) else {}
+    return [("quality", "languages", tag, leaf) for tag in tags for leaf in leaves]
