@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import threading
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -286,7 +287,7 @@ def test_what_another_run_left_open_and_this_one_settles_is_not_counted_as_this_
 
     async def story() -> None:
         journal = journal_in(store, Limits(cost=RESERVE + 2))
-        await journal.settle(ended(KEYS[0], Granted(1, 1, FAR), cost=1))
+        await journal.settle(replace(ended(KEYS[0], Granted(1, 1, FAR), cost=1), batch="token"))
         mine = await journal.claim(wish(KEYS[1]))
         waiting = asyncio.create_task(journal.claim(wish(KEYS[2])))
         await asyncio.sleep(0.02)
