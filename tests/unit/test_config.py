@@ -155,12 +155,13 @@ def test_overrides_are_yaml_and_reach_into_sections(tmp_path: Path) -> None:
 
 
 def test_an_override_takes_the_place_of_what_was_there(tmp_path: Path) -> None:
-    text = "dataset: x\nsource: {path: p}\ncaption: {prices: {m: {input: 1, output: 2}}}\nquality:\n"
-    file = written(tmp_path, text.replace("path: p", "kind: folder, path: p"))
+    text = "dataset: x\nsource: {kind: folder, path: p}\ncaption: {prices: {m: {input: 1, output: 2}}}\n"
+    file = written(tmp_path, text)
     assert load_config(file, ["caption.prices={}"]).caption.prices == {}
-    assert load_config(file, ["quality.model=starter"]).quality.model == "starter"
     with pytest.raises(ConfigError, match=r"--set 'dataset\.name=y': 'dataset' holds a plain value"):
         load_config(file, ["dataset.name=y"])
+    file = written(tmp_path, f"{text}quality:\n")
+    assert load_config(file, ["quality.model=starter"]).quality.model == "starter"
 
 
 @pytest.mark.parametrize("override", ["filter", "=3", "filter.min_side=[", ""])

@@ -45,7 +45,7 @@ def test_a_model_that_is_not_there(tmp_path: Path) -> None:
 def test_no_model_is_loaded(tmp_path: Path) -> None:
     raw = {"dataset": "set", "store": str(tmp_path), "source": {"kind": "folder", "path": "/p"}}
     script = (
-        "import sys; from vlmdata.config import parse_config; from vlmdata.preflight import preflight\n"
+        "import sys; from vlmdata.config_reading import parse_config; from vlmdata.preflight import preflight\n"
         f"preflight(parse_config({raw!r}))\n"
         "sys.exit('torch' in sys.modules or 'open_clip' in sys.modules)"
     )
