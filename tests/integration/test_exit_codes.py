@@ -56,7 +56,7 @@ def test_a_set_of_which_nothing_is_through_yet_is_4(server: PrefectServer, tmp_p
     asks = ("caption.policy=missing", "caption.base_url=http://127.0.0.1:9/v1", "caption.model=any")
     done = build(config, *(part for each in (*asks, "caption.max_requests=0") for part in ("--set", each)))
     assert done.returncode == 4, done.stderr
-    assert "no sample is through yet (budget 2)" in done.stderr and "Traceback" not in done.stderr
+    assert "no sample is through yet (caption_budget 2)" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_samples_that_a_rerun_may_mend_are_4_and_the_rerun_mends_them(server: PrefectServer, tmp_path: Path) -> None:
