@@ -1,7 +1,8 @@
 """`python -m benchmarks [names]`: run the comparisons and print one table.
 
 Names are those of the modules without `bench_`: filter, phash,
-near_duplicates, flow, rerun, memory, captions. Bounds are judged, not enforced: the
+near_duplicates, flow, rerun, memory, captions, scoring, gates, faults,
+language. Bounds are judged, not enforced: the
 exit code is 0 unless a benchmark could not run.
 """
 
@@ -17,7 +18,10 @@ from collections.abc import Sequence
 
 from benchmarks.builds import ROOT, Row
 
-NAMES = ("filter", "phash", "near_duplicates", "flow", "rerun", "memory", "captions")
+NAMES = (
+    *("filter", "phash", "near_duplicates", "flow", "rerun", "memory"),
+    *("captions", "scoring", "gates", "faults", "language"),
+)
 _HOLDS = {">=": operator.ge, "<=": operator.le, "=": operator.eq}
 _HEAD = ("name", "measured", "bound", "verdict", "remark")
 

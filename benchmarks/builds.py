@@ -105,8 +105,10 @@ def run_in_a_loop(config: BuildConfig) -> dict[str, Any]:
     from vlmdata.measure.facts import measure_shard
     from vlmdata.preflight import preflight
     from vlmdata.quality.bands import judge_shard
+    from vlmdata.quality.pairs import measure_pairs
     from vlmdata.quality.retrieval import measure_retrieval
     from vlmdata.quality.scores import score_shard
+    from vlmdata.quality.worst_page import worst_page
     from vlmdata.status import describe_run
 
     preflight(config)
@@ -118,7 +120,7 @@ def run_in_a_loop(config: BuildConfig) -> dict[str, Any]:
         from expectations.gate import check_stage
 
         run.stage_done(runs.report(dataset, stage, shards))
-        check_stage(dataset, shards, stage, config)
+        check_stage(dataset, shards, stage, config, run)
         return shards
 
     shards = close(Stage.RAW, [ingest_shard(dataset, shard, config) for shard in listing])
@@ -128,7 +130,10 @@ def run_in_a_loop(config: BuildConfig) -> dict[str, Any]:
     shards = close(Stage.CAPTIONED, [caption_shard(dataset, shard, config.caption) for shard in shards])
     shards = [score_shard(dataset, shard, config.quality) for shard in shards]
     shards = close(Stage.CHECKED, [judge_shard(dataset, shard, config.quality) for shard in shards])
-    run.record("retrieval", measure_retrieval(dataset, shards, config.quality).record())
+    measure_pairs(dataset, shards, config.quality)
+    found = measure_retrieval(dataset, shards, config.quality)
+    run.record("retrieval", found.record())
+    run.attach("retrieval.html", worst_page(dataset, shards, found))
     shards = plan_export(dataset, shards, config.export)
     shards = close(Stage.FINAL, [export_shard(dataset, shard, config.export) for shard in shards])
     save(run, measure_health(run))

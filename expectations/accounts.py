@@ -1,32 +1,67 @@
-"""Every stage: what the one before kept came in, and in = kept + rejected + held + failed.
+"""Every stage: something is left, each sample once, and in = kept + rejected + held + failed.
 
-The second for samples and captions, the first for samples: captions are written and move on the way.
+The equation for samples and captions. What the stage before kept must have come
+in, for samples alone: captions are written and move on the way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from expectations.columns import columns
-from vlmdata.checkpoint import Counts, Dataset, Shard
+from expectations.columns import each, joined, parts, some_of
+from expectations.rule import AT_LEAST, Figure, Rule, breaking, none_may
+from expectations.sets import repeated
+from vlmdata.checkpoint import Counts, Dataset, Manifest, Shard
 from vlmdata.layout import Stage, Step
+from vlmdata.schema import SAMPLES
+
+_ID = some_of(SAMPLES, "id")
 
 
-def frame(dataset: Dataset, shards: Sequence[Shard], stage: Stage) -> pa.Table:
-    """One row a shard: what is not accounted for, read back from the store."""
-    manifests = [dataset.manifest(shard, Step(stage.value)) for shard in shards]
-    return pa.table(
-        {
-            "shard": pa.array([shard.name for shard in shards], pa.string()),
-            "samples": pa.array([m.samples.came for m in manifests], pa.int64()),
-            "samples_unaccounted": pa.array([_missing(m.samples) for m in manifests], pa.int64()),
-            "captions_unaccounted": pa.array([_missing(m.captions) for m in manifests], pa.int64()),
-            "samples_lost_before": pa.array(_lost_before(dataset, shards, stage), pa.int64()),
-        }
+def rules(dataset: Dataset, shards: Sequence[Shard], stage: Stage, written: Sequence[pa.Table]) -> list[Rule]:
+    """The rules of any stage.
+
+    Args:
+        dataset: Where the shards are.
+        shards: At the stage.
+        stage: Which one.
+        written: The samples of each shard, as they are read back.
+    """
+    manifests = each(lambda shard: dataset.manifest(shard, Step(stage.value)), shards)
+    rows = [len(table) for table in written]
+    names = pa.array([shard.name for shard in shards], pa.string())
+    unwritten = [manifest.samples.kept - there for manifest, there in zip(manifests, rows, strict=True)]
+    found = [
+        Rule("not_empty", "something is left", "samples", Figure(sum(rows)), at_least=1, expectation=AT_LEAST),
+        none_may("unique_ids", "every id stands once", "repeated_ids", repeated(joined(written, _ID)["id"])),
+        none_may(
+            "kept_written",
+            "as many samples are there as the manifest says were kept",
+            "shards_with_other_rows",
+            _none_but_zero(names, unwritten),
+        ),
+        *(_equation(names, manifests, what) for what in ("samples", "captions")),
+    ]
+    lost = _lost_before(dataset, shards, stage, manifests)
+    return found if lost is None else [*found, _nothing_lost(names, lost)]
+
+
+def _none_but_zero(names: pa.Array, values: Sequence[int]) -> Figure:
+    column = pa.array(values, pa.int64())
+    return breaking(names, pc.equal(column, 0), column, "shards")
+
+
+def _equation(names: pa.Array, manifests: Sequence[Manifest], what: str) -> Rule:
+    return none_may(
+        f"{what}_accounted",
+        f"{what} in = kept + rejected + held + failed",
+        f"shards_with_{what}_unaccounted",
+        _none_but_zero(names, [_missing(getattr(manifest, what)) for manifest in manifests]),
+        "ExpectInToEqualOut",
+        what=what,
     )
 
 
@@ -34,37 +69,39 @@ def _missing(counts: Counts) -> int:
     return counts.came - counts.kept - counts.rejected - counts.held - counts.failed
 
 
-def _lost_before(dataset: Dataset, shards: Sequence[Shard], stage: Stage) -> list[int | None]:
-    """Samples that the stage before kept less those that came in; null: there is no stage before."""
+def _nothing_lost(names: pa.Array, lost: Sequence[int]) -> Rule:
+    return none_may(
+        "nothing_lost",
+        "what the stage before kept came in",
+        "shards_with_samples_lost_before",
+        _none_but_zero(names, lost),
+        "ExpectInToEqualOut",
+        what="samples kept by the stage before",
+    )
+
+
+def _lost_before(
+    dataset: Dataset, shards: Sequence[Shard], stage: Stage, manifests: Sequence[Manifest]
+) -> list[int] | None:
+    """Samples that the stage before kept less those that came in, a shard; None: there is no stage before."""
     if stage is Stage.RAW:
-        return [None] * len(shards)
+        return None
     if stage is Stage.FINAL:
-        return [_lost_by_the_plan(dataset, shards)] * len(shards)
-    stages = list(Stage)
-    before, here = Step(stages[stages.index(stage) - 1]), Step(stage)
-    return [dataset.manifest(one, before).samples.kept - dataset.manifest(one, here).samples.came for one in shards]
+        return [_lost_by_the_plan(dataset, shards, manifests)] * len(shards)
+    before = Step(list(Stage)[list(Stage).index(stage) - 1].value)
+    earlier = each(lambda shard: dataset.manifest(shard, before), shards)
+    return [one.samples.kept - here.samples.came for one, here in zip(earlier, manifests, strict=True)]
 
 
-def _lost_by_the_plan(dataset: Dataset, shards: Sequence[Shard]) -> int:
+def _lost_by_the_plan(dataset: Dataset, shards: Sequence[Shard], manifests: Sequence[Manifest]) -> int:
     """The export is cut anew, so over all its shards: the plan names the checkpoints that its samples come from."""
-    if not shards:
-        return 0
-    checked = pc.unique(columns(dataset, shards, Step.EXPORT_PLAN, "plan", ["checked"])["checked"])
-    manifests = [dataset.manifest_at(path) for path in checked.to_pylist()]
+    plan = pa.schema([("checked", pa.string())])
+    checked = pc.unique(joined(parts(dataset, shards, Step.EXPORT_PLAN, "plan", plan), plan)["checked"])
     # Counted by id: parts of a plan may stem from runs that cut the same samples differently.
-    kept = pa.concat_tables([dataset.table(one.tables["samples"], ["id"]) for one in manifests])["id"]
-    came = sum(dataset.manifest(shard, Step.FINAL).samples.came for shard in shards)
-    return int(pc.count_distinct(kept).as_py()) - came
+    kept = each(lambda path: _kept(dataset, path), checked.to_pylist())
+    came = sum(manifest.samples.came for manifest in manifests)
+    return int(pc.count_distinct(joined(kept, _ID)["id"]).as_py()) - came
 
 
-def expectations() -> list[Any]:
-    """The rules over the accounts."""
-    from great_expectations import expectations as gxe
-
-    return [
-        gxe.ExpectTableRowCountToBeBetween(min_value=1),
-        gxe.ExpectColumnSumToBeBetween(column="samples", min_value=1),
-        gxe.ExpectColumnValuesToBeBetween(column="samples_unaccounted", min_value=0, max_value=0),
-        gxe.ExpectColumnValuesToBeBetween(column="captions_unaccounted", min_value=0, max_value=0),
-        gxe.ExpectColumnValuesToBeBetween(column="samples_lost_before", min_value=0, max_value=0),
-    ]
+def _kept(dataset: Dataset, path: str) -> pa.Table:
+    return dataset.table(dataset.manifest_at(path).tables["samples"], _ID.names)

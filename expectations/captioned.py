@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from expectations.columns import columns
-from vlmdata.checkpoint import Dataset, Shard
+from expectations.columns import some_of
+from expectations.rule import Rule, none_may
+from expectations.sets import without
 from vlmdata.config import BuildConfig
-from vlmdata.layout import Step
+from vlmdata.schema import CAPTIONS as WHOLE_CAPTIONS
+from vlmdata.schema import FILTERED
+
+SAMPLES = some_of(FILTERED, "id")
+CAPTIONS = some_of(WHOLE_CAPTIONS, "id")
 
 
-def frame(dataset: Dataset, shards: Sequence[Shard], config: BuildConfig) -> pa.Table:
-    """One row a sample: id, captioned (1 if it has a caption)."""
-    ids = columns(dataset, shards, Step.CAPTIONED, "samples", ["id"])["id"]
-    owners = columns(dataset, shards, Step.CAPTIONED, "captions", ["id"])["id"]
-    return pa.table({"id": ids, "captioned": pc.cast(pc.is_in(ids, value_set=pc.unique(owners)), pa.int8())})
-
-
-def expectations(config: BuildConfig) -> list[Any]:
+def rules(samples: pa.Table, captions: pa.Table, config: BuildConfig) -> list[Rule]:
     """The rules of the stage."""
-    from great_expectations import expectations as gxe
-
-    return [
-        gxe.ExpectTableRowCountToBeBetween(min_value=1),
-        gxe.ExpectColumnValuesToBeBetween(column="copies", max_value=1),
-        gxe.ExpectColumnValuesToBeBetween(column="captioned", min_value=1),
-    ]
+    figure = without(samples["id"], captions["id"], "no caption")
+    return [none_may("captioned", "every sample has a caption", "samples_without_caption", figure)]

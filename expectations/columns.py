@@ -1,16 +1,39 @@
-"""Plain columns over all shards of a stage."""
+"""Plain columns over all shards of a stage, a few shards read at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import pyarrow as pa
 
 from vlmdata.checkpoint import Dataset, Shard
 from vlmdata.layout import Step
 
+T = TypeVar("T")
+R = TypeVar("R")
+_AT_ONCE = 8
 
-def columns(dataset: Dataset, shards: Sequence[Shard], step: Step, table: str, names: Sequence[str]) -> pa.Table:
-    """Some columns of one table of every shard, one after the other."""
-    parts = [dataset.read(shard, step, table, names).select(list(names)) for shard in shards]
-    return pa.concat_tables(parts)
+
+def each(work: Callable[[T], R], rows: Iterable[T]) -> list[R]:
+    """Do something with every one, several at a time: what is far away answers slowly."""
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="gates") as pool:
+        return list(pool.map(work, rows))
+
+
+def parts(dataset: Dataset, shards: Sequence[Shard], step: Step, table: str, schema: pa.Schema) -> list[pa.Table]:
+    """The columns that a schema names of one table, shard by shard; none without a column."""
+    if not len(schema):
+        return []
+    return each(lambda shard: dataset.read(shard, step, table, schema.names).select(schema.names), shards)
+
+
+def joined(tables: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
+    """One after the other; no shards are no rows."""
+    return pa.concat_tables(tables) if tables else schema.empty_table()
+
+
+def some_of(schema: pa.Schema, *names: str) -> pa.Schema:
+    """A schema of the named fields alone."""
+    return pa.schema([schema.field(name) for name in names])

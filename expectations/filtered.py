@@ -2,65 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from expectations.columns import columns
-from vlmdata.checkpoint import Dataset, Shard
+from expectations.columns import some_of
+from expectations.rule import Rule, breaking, none_may
 from vlmdata.config import BuildConfig
-from vlmdata.filtering.near_duplicates import Hashes, Positions, keep_best
-from vlmdata.layout import Step
+from vlmdata.filtering.near_duplicates import Hashes, Positions, keep_best, pairs_within
+from vlmdata.schema import FILTERED
 
-_LOOKED_AT = 20_000
-"""Kept hashes, an even sample, that are compared with all others."""
-_AT_ONCE = 100_000
-"""Kept hashes that are compared with one another: all pairs of a set so large; a million rows take seconds."""
+SAMPLES = some_of(FILTERED, "id", "width", "height", "phash")
+CAPTIONS = pa.schema([])
+
+_MOST_PAIRS = 1_000_000
+"""Pairs that are listed; of more, which only a broken set has, those are counted that would have to go."""
+
+Flags = npt.NDArray[np.bool_]
 
 
-def frame(dataset: Dataset, shards: Sequence[Shard], config: BuildConfig) -> pa.Table:
-    """One row a kept sample: id, shorter_side (px), alike (id of a kept sample within the radius, or null)."""
-    rows = columns(dataset, shards, Step.FILTERED, "samples", ["id", "width", "height", "phash"])
-    return pa.table(
-        {
-            "id": rows["id"],
-            "shorter_side": pc.min_element_wise(rows["width"], rows["height"]),
-            "alike": _alike(rows, config.dedup.max_distance),
-        }
+def rules(samples: pa.Table, captions: pa.Table, config: BuildConfig) -> list[Rule]:
+    """The rules of the stage."""
+    return [_min_side(samples, config.filter.min_side), _no_near_duplicates(samples, config.dedup.max_distance)]
+
+
+def _min_side(samples: pa.Table, bound: int) -> Rule:
+    shorter = pc.min_element_wise(samples["width"], samples["height"], skip_nulls=False)
+    figure = breaking(samples["id"], pc.greater_equal(shorter, bound), shorter)
+    return none_may("min_side", f"the shorter side is at least {bound} px", "samples_with_shorter_side_below", figure)
+
+
+def _no_near_duplicates(samples: pa.Table, radius: int) -> Rule:
+    known = pc.is_valid(samples["phash"])
+    other = alike(pc.fill_null(samples["phash"], 0).to_numpy(), radius, known.to_numpy())
+    twins = pc.take(samples["id"], pa.array(other, mask=other < 0))
+    figure = breaking(samples["id"], pc.and_(known, pc.is_null(twins)), twins)
+    asked = f"no two kept pictures have hashes within {radius} bits (every pair compared)"
+    return none_may(
+        "no_near_duplicates", asked, "samples_like_an_earlier_one", figure, "ExpectNoTwoHashesWithin", radius=radius
     )
 
 
-def _alike(rows: pa.Table, radius: int) -> pa.Array:
-    """For each row the id of another within the radius, if one is of the same part or of an even sample of all."""
-    hashes = rows["phash"].to_numpy().astype(np.uint64)
-    everyone = np.arange(rows.num_rows)
-    sample = everyone[:: max(1, -(-rows.num_rows // _LOOKED_AT))]
-    other = np.full(rows.num_rows, -1)
-    _compare(hashes, sample, sample[:0], radius, other)
-    rest = np.setdiff1d(everyone, sample, assume_unique=True)
-    for start in range(0, len(rest), _AT_ONCE):
-        _compare(hashes, rest[start : start + _AT_ONCE], sample, radius, other)
-    return pc.take(rows["id"], pa.array(other, mask=other < 0))
+def alike(hashes: Hashes, radius: int, known: Flags | None = None) -> Positions:
+    """For each row an earlier one within the radius; -1: there is none. Every pair is compared.
+
+    Args:
+        hashes: uint64 (n).
+        radius: Hamming distance, bits.
+        known: Which rows have a hash (n); none given: all have.
+    """
+    rows = np.arange(len(hashes)) if known is None else np.flatnonzero(known)
+    other = np.full(len(hashes), -1)
+    earlier, later = _pairs(hashes[rows], radius)
+    other[rows[later]] = rows[earlier]
+    return other
 
 
-def _compare(hashes: Hashes, part: Positions, sample: Positions, radius: int, other: Positions) -> None:
-    """Note in `other` which row each of a part is alike, be it of the part or of the sample."""
-    found = keep_best(hashes[part], np.arange(len(part)), radius, against=hashes[sample])
-    for twin, among in ((found.duplicate_of, part), (found.duplicate_of_published, sample)):
-        alike = twin >= 0
-        other[part[alike]] = among[twin[alike]]
-
-
-def expectations(config: BuildConfig) -> list[Any]:
-    """The rules of the stage."""
-    from great_expectations import expectations as gxe
-
-    return [
-        gxe.ExpectTableRowCountToBeBetween(min_value=1),
-        gxe.ExpectColumnValuesToBeBetween(column="copies", max_value=1),
-        gxe.ExpectColumnValuesToBeBetween(column="shorter_side", min_value=config.filter.min_side),
-        gxe.ExpectColumnValuesToBeNull(column="alike"),
-    ]
+def _pairs(hashes: Hashes, radius: int) -> tuple[Positions, Positions]:
+    """Pairs within the radius, the earlier row first."""
+    try:
+        first, second, _ = pairs_within(hashes, radius, limit=_MOST_PAIRS)
+    except ValueError:
+        twin = keep_best(hashes, np.arange(len(hashes)), radius).duplicate_of
+        second = np.flatnonzero(twin >= 0)
+        first = twin[second]
+    return first, second

@@ -1,40 +1,48 @@
-"""03_quality_checked: every kept sample scores above the accept bound in force."""
+"""03_quality_checked: every caption scores above the accept bound in force, and every sample has one that does."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from expectations.columns import columns
-from vlmdata.checkpoint import Dataset, Shard
+from expectations.columns import some_of
+from expectations.rule import Rule, breaking, none_may
+from expectations.sets import without
 from vlmdata.config import BuildConfig
-from vlmdata.layout import Step
 from vlmdata.quality.judges import judges
+from vlmdata.schema import CHECKED, JUDGED_CAPTIONS
+
+SAMPLES = some_of(CHECKED, "id")
+CAPTIONS = some_of(JUDGED_CAPTIONS, "id", "score", "language")
 
 
-def frame(dataset: Dataset, shards: Sequence[Shard], config: BuildConfig) -> pa.Table:
-    """One row a kept sample: id, margin (its best score less the accept bound of that caption's judge)."""
-    bench = judges(config.quality)
-    rows = columns(dataset, shards, Step.CHECKED, "captions", ["id", "score", "language"])
-    encoded = rows["language"].combine_chunks().dictionary_encode()
-    bounds = [float(judge.accept_above) if (judge := bench.of(tag)) else None for tag in encoded.dictionary.to_pylist()]
-    bound = pa.array(bounds, pa.float64()).take(encoded.indices)
-    margins = pa.table({"id": rows["id"], "margin": pc.subtract(pc.cast(rows["score"], pa.float64()), bound)})
-    best = margins.group_by("id").aggregate([("margin", "max")])
-    ids = columns(dataset, shards, Step.CHECKED, "samples", ["id"])["id"]
-    return pa.table({"id": ids, "margin": best["margin_max"].take(pc.index_in(ids, value_set=best["id"]))})
-
-
-def expectations(config: BuildConfig) -> list[Any]:
-    """The rules of the stage."""
-    from great_expectations import expectations as gxe
-
+def rules(samples: pa.Table, captions: pa.Table, config: BuildConfig) -> list[Rule]:
+    """The rules of the stage; compared as the bands are, float32 with float32."""
+    may_be_unjudged = config.quality.unverified_languages == "export"
+    bound, score = _bounds(captions["language"], config), captions["score"]
+    unjudged = pc.and_(pc.and_(pc.is_null(bound), pc.is_null(score)), may_be_unjudged)
+    known = captions["id"].filter(pc.or_(pc.is_valid(score), unjudged))
+    above = pc.or_(pc.fill_null(pc.greater(score, bound), False), unjudged)
     return [
-        gxe.ExpectTableRowCountToBeBetween(min_value=1),
-        gxe.ExpectColumnValuesToBeBetween(column="copies", max_value=1),
-        gxe.ExpectColumnValuesToNotBeNull(column="margin"),
-        gxe.ExpectColumnValuesToBeBetween(column="margin", min_value=0, strict_min=True),
+        none_may(
+            "scored",
+            "every sample has a caption with a score" + (", or one that nobody can judge" if may_be_unjudged else ""),
+            "samples_without_score",
+            without(samples["id"], known, "no score"),
+        ),
+        none_may(
+            "above_accept_bound",
+            "every caption scores above the accept bound of its judge",
+            "captions_not_above_bound",
+            breaking(captions["id"], above, score, "captions"),
+        ),
     ]
+
+
+def _bounds(languages: pa.ChunkedArray, config: BuildConfig) -> pa.Array:
+    """The accept bound of each caption, float32; null where nobody judges its language."""
+    bench = judges(config.quality)
+    encoded = languages.combine_chunks().dictionary_encode()
+    found = [bench.of(tag) for tag in encoded.dictionary.to_pylist()]
+    bounds = pa.array([None if judge is None else judge.accept_above for judge in found], pa.float32())
+    return bounds.take(encoded.indices)

@@ -1,29 +1,21 @@
-"""00_raw: there are samples, and no id stands twice."""
+"""00_raw: every sample names its bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from expectations.columns import columns
-from vlmdata.checkpoint import Dataset, Shard
+from expectations.columns import some_of
+from expectations.rule import Rule, breaking, none_may
 from vlmdata.config import BuildConfig
-from vlmdata.layout import Step
+from vlmdata.schema import SAMPLES as WHOLE
+
+SAMPLES = some_of(WHOLE, "id", "sha256")
+CAPTIONS = pa.schema([])
 
 
-def frame(dataset: Dataset, shards: Sequence[Shard], config: BuildConfig) -> pa.Table:
-    """One row a sample."""
-    return columns(dataset, shards, Step.RAW, "samples", ["id", "sha256"])
-
-
-def expectations(config: BuildConfig) -> list[Any]:
+def rules(samples: pa.Table, captions: pa.Table, config: BuildConfig) -> list[Rule]:
     """The rules of the stage."""
-    from great_expectations import expectations as gxe
-
-    return [
-        gxe.ExpectTableRowCountToBeBetween(min_value=1),
-        gxe.ExpectColumnValuesToBeBetween(column="copies", max_value=1),
-        gxe.ExpectColumnValuesToMatchRegex(column="sha256", regex="^[0-9a-f]{64}$"),
-    ]
+    digests = samples["sha256"]
+    figure = breaking(samples["id"], pc.match_substring_regex(digests, "^[0-9a-f]{64}$"), digests)
+    return [none_may("sha256", "sha256 is 64 hex digits", "samples_without_sha256", figure)]

@@ -15,13 +15,14 @@ from tasks.filtering import filter_shard, find_duplicates, measure_shard
 from tasks.health import report_health
 from tasks.ingest import ingest_shard, list_source
 from tasks.job import Job
-from tasks.quality import judge_shard, score_shard
-from tasks.stages import check, check_retrieval, close_stage, finish_run, start_run, stop_run
+from tasks.quality import judge_shard, report_languages, score_shard
+from tasks.stages import check, check_figures, check_retrieval, close_stage, finish_run, start_run, stop_run
 from vlmdata.captioning.again import times_again
 from vlmdata.checkpoint import Shard
 from vlmdata.config import BuildConfig
-from vlmdata.errors import VlmdataError
+from vlmdata.errors import GateFailed, VlmdataError
 from vlmdata.layout import Stage, Step
+from vlmdata.preflight import load_ahead
 from vlmdata.runs import IN_PART, StageReport
 
 
@@ -49,18 +50,26 @@ def build_dataset(config: BuildConfig, to: Stage = Stage.FINAL) -> Any:
 
 def _build(job: Job, listing: list[Shard], to: Stage) -> dict[str, Any]:
     shards, reports = listing, dict[Stage, StageReport]()
+    load_ahead(job.config, job.run, listing, to)
     try:
         with Engine(job) as engine:
             for stage, make in STAGES.items():
                 shards = make(engine, shards)
                 reports[stage] = once(close_stage, job, stage, shards)
+                if stage is Stage.CHECKED:
+                    once(report_languages, job, shards)
                 if stage == to:
                     break
             engine.require_all("the run is finished")
-        once(report_health, job)
-        told: dict[str, Any] = once(finish_run, job, _recounted(job, reports), listing)
+        if to == Stage.CHECKED:
+            once(check_figures, job)
+        warned = once(report_health, job)
+        told: dict[str, Any] = once(finish_run, job, _recounted(job, reports), listing, warned)
         return told
     except VlmdataError as error:
+        if isinstance(error, GateFailed):
+            # What is to be cleaned is looked at first.
+            once(report_health, job)
         stop_run(job, error)
         raise
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from prefect import task
+from collections.abc import Sequence
 
-from tasks.job import SHARD, Job, named_failures
+from prefect import task
+from prefect.artifacts import create_table_artifact
+
+from tasks.job import ONCE, SHARD, Job, artifact_key, named_failures
 from vlmdata.checkpoint import Shard
 from vlmdata.quality import bands, scores
+from vlmdata.quality.pairs import measure_pairs
 
 
 @task(**SHARD, name="score-shard", task_run_name="score-{shard.name}")
@@ -21,3 +25,12 @@ def score_shard(shard: Shard, job: Job) -> Shard:
 def judge_shard(shard: Shard, job: Job) -> Shard:
     """Put a shard's captions into their bands."""
     return bands.judge_shard(job.dataset, shard, job.config.quality)
+
+
+@task(**ONCE, name="measure-languages")
+@named_failures
+def report_languages(job: Job, shards: Sequence[Shard]) -> None:
+    """Say how well captions match for each pair of languages, beside the run and as a table."""
+    rows = measure_pairs(job.dataset, shards, job.config.quality).to_pylist()
+    job.run.record("languages", {"pairs": rows})
+    create_table_artifact(key=artifact_key(job, "languages"), table=rows, description="Scores, by pair of languages")

@@ -8,7 +8,9 @@ from typing import Any
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from expectations.gate import check_stage
+from expectations.docs import write_docs
+from expectations.gate import check_gates, check_run, check_stage
+from expectations.verdict import recorded
 from tasks import pace
 from tasks.job import ONCE, Job, artifact_key, dataset_of, named_failures
 from vlmdata import runs
@@ -19,6 +21,8 @@ from vlmdata.export.card import CardFacts, Threshold
 from vlmdata.export.copy import MANIFEST
 from vlmdata.export.finish import finish_export
 from vlmdata.funnel import as_markdown
+from vlmdata.health.health import FIGURES
+from vlmdata.health.measure import measure_health
 from vlmdata.layout import Stage, Step, export_prefix
 from vlmdata.preflight import fetch_models, preflight
 from vlmdata.quality.judges import judges
@@ -32,6 +36,7 @@ from vlmdata.status import describe_run
 def check(config: BuildConfig, to: Stage) -> None:
     """Refuse what cannot work before anything is written."""
     preflight(config)
+    check_gates(config.gates, FIGURES)
     fetch_models(config, to)
 
 
@@ -53,13 +58,25 @@ def close_stage(job: Job, stage: Stage, shards: Sequence[Shard]) -> runs.StageRe
     job.run.stage_done(report)
     _show(job, report)
     try:
-        check_stage(job.dataset, shards, stage, job.config)
+        _warn(check_stage(job.dataset, shards, stage, job.config, job.run))
     except GateFailed as error:
         if report.open and not report.samples.kept:
             what = ", ".join(f"{code} {number}" for code, number in report.reasons.items())
             raise BuildIncomplete(f"{stage}: no sample is through yet ({what}); {_mend(job, [report])}") from error
         raise GateFailed(f"{error}{_why_nothing_is_left(report)}") from error
     return report
+
+
+@task(**ONCE, name="check-run")
+@named_failures
+def check_figures(job: Job) -> None:
+    """Judge the figures of a run that ends before anything would be exported."""
+    _warn(check_run(job.run, job.config, measure_health(job.run), None))
+
+
+def _warn(sentences: Sequence[str]) -> None:
+    for sentence in sentences:
+        get_run_logger().warning(sentence)
 
 
 def _why_nothing_is_left(report: runs.StageReport) -> str:
@@ -87,12 +104,18 @@ def check_retrieval(job: Job, shards: Sequence[Shard]) -> None:
     )
     if found.verdict != "passed":
         get_run_logger().warning(found.sentence)
-    found.require_clean()
+    try:
+        if job.config.gates.ask_of_figures:
+            _warn(check_run(job.run, job.config, measure_health(job.run), found))
+    finally:
+        found.require_clean()
 
 
 @task(**ONCE, name="finish-run")
 @named_failures
-def finish_run(job: Job, reports: Sequence[runs.StageReport], listing: Sequence[Shard]) -> dict[str, Any]:
+def finish_run(
+    job: Job, reports: Sequence[runs.StageReport], listing: Sequence[Shard], warned: Sequence[str]
+) -> dict[str, Any]:
     """Name the export and record how the run ended: the funnel as `vlmdata status` prints it."""
     last, still_open = reports[-1], sum(report.open for report in reports)
     facts: dict[str, Any] = {}
@@ -100,6 +123,7 @@ def finish_run(job: Job, reports: Sequence[runs.StageReport], listing: Sequence[
         about: CardFacts = {"stages": describe_run(job.run)["stages"], **_judged(job.config)}
         about["retrieval"] = job.run.read("retrieval") or {}
         facts["export"] = finish_export(job.dataset, last.shards, job.config.export, about)
+    facts["warnings"] = [*_show_gates(job), *warned]
     what = "1 failure" if still_open == 1 else f"{still_open:,} failures"
     message = f"{what} may be mended: {_mend(job, reports)}" if still_open else ""
     if not still_open and last.stage is Stage.FINAL:
@@ -139,7 +163,8 @@ def _judged(config: BuildConfig) -> CardFacts:
         for language, judge in named
     ]
     asked = config.caption.policy != "none" and config.caption.base_url is not None
-    return {"thresholds": thresholds, "captioner": config.caption.model if asked else None}
+    captioner = config.caption.model if asked else None
+    return {"thresholds": thresholds, "captioner": captioner, "scorers": sorted(config.quality.scorers)}
 
 
 def _whole(job: Job, final: runs.StageReport) -> str:
@@ -150,7 +175,17 @@ def _whole(job: Job, final: runs.StageReport) -> str:
 
 def stop_run(job: Job, error: VlmdataError) -> None:
     """Record why a run ended early."""
+    _show_gates(job)
     job.run.finish(runs.STOPPED, str(error), error=type(error).__name__)
+
+
+def _show_gates(job: Job) -> list[str]:
+    """Put the page of all rules beside the run, and name it in Prefect; returns what did not hold."""
+    page = write_docs(job.run)
+    if page:
+        told = f"Every rule, what it asked and what it saw: `{page}`"
+        create_markdown_artifact(key=artifact_key(job, "gates"), markdown=told, description="The gates")
+    return [verdict.sentence for verdict in recorded(job.run) if not verdict.held]
 
 
 def _show(job: Job, report: runs.StageReport) -> None:

@@ -75,9 +75,10 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Say what captions will take in requests, tokens, money and time. Filters first; asks nothing."""
-    from vlmdata.captioning.plan import filter_here, plan_captions
+    from vlmdata.captioning.plan import plan_captions
     from vlmdata.config_reading import load_config
     from vlmdata.console import print_plan, progress_bars
+    from vlmdata.here import filter_here
     from vlmdata.preflight import preflight
 
     read = load_config(config, set_ or [])
@@ -90,6 +91,62 @@ def plan(
         typer.echo(json.dumps(planned.as_dict(), indent=2))
     else:
         print_plan(planned, read.caption)
+
+
+@app.command()
+def calibrate(
+    config: Annotated[Path, typer.Argument(help="The config file: its source, and its quality.model.")],
+    language: Annotated[
+        str | None, typer.Option(help="Of the captions (BCP 47); by default quality.unlabelled_language.")
+    ] = None,
+    keep: Annotated[float, typer.Option(help="Share of right captions that is not to be rejected.")] = 0.95,
+    sample: Annotated[int, typer.Option(help="Images to draw, at most.")] = 5_000,
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("calibration.json"),
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value, such as quality.model=ViT-L-14.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Find the bounds of a model's scores: right captions of the source against shuffled ones."""
+    from vlmdata.config_reading import load_config
+    from vlmdata.console import print_lines, progress_bars
+    from vlmdata.here import with_own_captions_here
+    from vlmdata.preflight import preflight
+    from vlmdata.quality.calibrating import calibrate_dataset, calibrated_judge
+    from vlmdata.quality.judges import uncalibrated
+
+    read = load_config(config, set_ or [])
+    wanted = language or read.quality.unlabelled_language
+    calibrated_judge(read.quality, wanted)
+    read = read.model_copy(update={"quality": uncalibrated(read.quality)})
+    preflight(read)
+    dataset = _dataset(read.store, read.dataset)
+    with progress_bars():
+        shards = with_own_captions_here(dataset, read)
+        report = calibrate_dataset(dataset, shards, read.quality, wanted, sample, keep)
+    report.save(out)
+    if as_json:
+        typer.echo(json.dumps(report.record(), indent=2))
+    else:
+        print_lines([*report.lines(), f"Wrote {out}. It decides what is auto once quality.calibration names it."])
+
+
+@app.command()
+def health(
+    store: _Store,
+    dataset: _Name,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Show what the newest run kept, by size, length, language, licence and score, and what has moved."""
+    from vlmdata.console import print_lines
+    from vlmdata.health.drift import drift
+    from vlmdata.health.render import as_lines
+    from vlmdata.health.saved import newest, previous
+
+    run, found = newest(_dataset(store, dataset))
+    if as_json:
+        typer.echo(json.dumps(found.as_json(), indent=2, ensure_ascii=False))
+    else:
+        before = previous(run, found.stage)
+        print_lines(as_lines(found, drift(before, found) if before else []))
 
 
 @app.command()

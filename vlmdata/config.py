@@ -211,9 +211,7 @@ class LanguageModel(Section):
     pretrained: str | None = Field(default=None, description="A tag or a local weights file.")
     accept_above: float | Literal["auto"] = Field(default="auto", description="As quality.accept_above.")
     reject_below: float | Literal["auto"] = Field(default="auto", description="As quality.reject_below.")
-    calibration: str | None = Field(
-        default=None, description="As quality.calibration.", json_schema_extra=OPERATIONAL
-    )
+    calibration: str | None = Field(default=None, description="As quality.calibration.", json_schema_extra=OPERATIONAL)
 
 
 class RetrievalConfig(Section):
@@ -335,6 +333,11 @@ class GatesConfig(Section):
     severities: dict[str, Severity] = Field(
         default_factory=dict, description="stop or warn, by name of one of the rules that every run is held to."
     )
+
+    @property
+    def ask_of_figures(self) -> bool:
+        """Whether a run's figures are wanted before it exports anything."""
+        return bool(self.health or self.languages or self.recall_at_10)
 
 
 def dataset_name(value: str) -> str:

@@ -165,10 +165,18 @@ def print_funnel(told: dict[str, Any]) -> None:
         console.print(table)
     if spent := _spent(told):
         print_lines([spent])
+    if told.get("retrieval"):
+        print_lines([_capitalized(told["retrieval"]["sentence"])])
+    print_lines([f"Warning: {warning}" for warning in told.get("warnings", ())])
     if told.get("message"):
         print_lines([told["message"]])
-    if told.get("export"):
-        print_lines([f"Export: {told['export']}"])
+    for name in ("export", "gates"):
+        if told.get(name):
+            print_lines([f"{name.capitalize()}: {told[name]}"])
+
+
+def _capitalized(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
 
 
 def _spent(told: dict[str, Any]) -> str | None:

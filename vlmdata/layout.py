@@ -33,6 +33,8 @@ class Step(StrEnum):
     ANSWERS = "02_captioned/answers"
     CAPTIONED = "02_captioned"
     EMBEDDINGS = "03_quality_checked/embeddings"
+    MIRRORED = "03_quality_checked/mirrored"
+    MARKS = "03_quality_checked/marks"
     SCORES = "03_quality_checked/scores"
     CHECKED = "03_quality_checked"
     EXPORT_PLAN = "04_final/plan"
@@ -43,8 +45,10 @@ REVISION: dict[Step, int] = {
     **dict.fromkeys(Step, 1),
     Step.ANSWERS: 2,
     Step.CAPTIONED: 2,
-    Step.SCORES: 2,
-    Step.CHECKED: 2,
+    Step.SCORES: 3,
+    Step.CHECKED: 3,
+    Step.EXPORT_PLAN: 2,
+    Step.FINAL: 2,
 }
 """Goes up when a step's output changes for the same input; a golden test guards it."""
 
@@ -124,6 +128,12 @@ def runs_prefix(dataset: str) -> str:
 def run_path(dataset: str, number: int, name: str) -> str:
     """One record of one run."""
     return run_file(dataset, number, f"{name}.json")
+
+
+GATES = "gates"
+"""Where a run keeps all that its gates wrote."""
+GATES_PAGE = f"{GATES}/index.html"
+"""Every rule of a run, what it asked and what it saw."""
 
 
 def run_file(dataset: str, number: int, name: str) -> str:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from vlmdata.config import BuildConfig
 from vlmdata.errors import ConfigError
-from vlmdata.layout import Stage
+from vlmdata.layout import Stage, Step
 from vlmdata.store import open_store
+
+if TYPE_CHECKING:
+    from vlmdata.checkpoint import Shard
+    from vlmdata.runs import Run
 
 
 def preflight(config: BuildConfig) -> None:
@@ -21,6 +28,7 @@ def preflight(config: BuildConfig) -> None:
     from vlmdata.captioning.questions import Asker
     from vlmdata.captioning.shards import check_caption_config
     from vlmdata.quality.judges import judges
+    from vlmdata.quality.scorers import check_scorers
 
     if config.engine == "ray" and importlib.util.find_spec("prefect_ray") is None:
         raise ConfigError("engine = 'ray': Ray is not installed; install vlmdata[ray], or choose threads or processes")
@@ -28,6 +36,7 @@ def preflight(config: BuildConfig) -> None:
     check_money(config.caption)
     Asker.of(config.caption)
     judges(config.quality)
+    check_scorers(config.quality)
     store = open_store(config.store)
     check_images(store, config.caption)
     store.check()
@@ -53,3 +62,33 @@ def fetch_models(config: BuildConfig, to: Stage) -> None:
     for judge in (bench.default, *bench.special.values()):
         if judge.model != starter.NAME:
             load_encoder(judge.model, judge.pretrained, device)
+
+
+def load_ahead(config: BuildConfig, run: Run, listing: Sequence[Shard], to: Stage) -> None:
+    """Begin to load the judges' models beside the first stages, if this process will need them.
+
+    That takes seconds of one core, while the first stages wait for a disk, a server and each other.
+    """
+    if to < Stage.CHECKED or config.engine != "threads" or _are_scored(run, listing):
+        return
+    ahead = ThreadPoolExecutor(1, thread_name_prefix="load-models")
+    # What goes wrong in it goes wrong again, and is said, when the first shard is scored.
+    ahead.submit(_load_judges, config)
+    ahead.shutdown(wait=False)
+
+
+def _are_scored(run: Run, listing: Sequence[Shard]) -> bool:
+    """Whether the run before had the same pictures, and scored them."""
+    before = run.parent
+    scored = before.stage(Stage.CHECKED) if before else None
+    known = {shard.manifests.get(Step.LISTING) for shard in scored.shards} if scored else set()
+    return all(shard.manifests[Step.LISTING] in known for shard in listing)
+
+
+def _load_judges(config: BuildConfig) -> None:
+    from vlmdata.measure.encoder import load_encoder
+    from vlmdata.quality.judges import judges
+
+    bench = judges(config.quality)
+    for judge in (bench.default, *bench.special.values()):
+        load_encoder(judge.model, judge.pretrained, config.quality.device)

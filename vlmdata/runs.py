@@ -37,6 +37,7 @@ class StageReport:
     score_sum: float = 0.0
     scored: tuple[float, float] = (0.0, 0.0)
     shards: tuple[Shard, ...] = ()
+    score_count: int = 0
 
     @property
     def rejection_rate(self) -> float | None:
@@ -56,6 +57,7 @@ def report(dataset: Dataset, stage: Stage, shards: Sequence[Shard]) -> StageRepo
         caption_reasons=_total(m.caption_reasons for m in manifests),
         open=sum(_open(dataset, stage, shard) for shard in shards),
         score_sum=sum(m.facts.get("score_sum", 0.0) for m in manifests),
+        score_count=sum(m.facts.get("score_count", 0) for m in manifests),
         scored=(sum(s for s, _ in scored), sum(n for _, n in scored)),
         shards=tuple(shards),
     )
@@ -94,6 +96,12 @@ class Run:
             return None
         record: dict[str, Any] = json.loads(content)
         return record
+
+    @property
+    def parent(self) -> Run | None:
+        """The run before this one, if there was one."""
+        number = (self.read("start") or {}).get("parent")
+        return None if number is None else Run(self.dataset, number)
 
     def stage_done(self, done: StageReport) -> None:
         """Record a stage's report."""
@@ -181,13 +189,16 @@ def config_of_newest(dataset: Dataset) -> BuildConfig:
 
 def fingerprint(dataset: Dataset, config: BuildConfig, listing: Sequence[Shard]) -> str:
     """What decides a build's outcome: the source's listing, the settings, the code's revisions."""
-    from vlmdata.quality.judges import judges
+    from vlmdata.quality.judges import gallery_of, judges
+    from vlmdata.quality.scorers import scorers
 
     bench = judges(config.quality)
     parts = {
         "listing": [shard.manifests[Step.LISTING] for shard in listing],
         "settings": config.settings(),
         "models": [bench.default.settings(), {tag: judge.settings() for tag, judge in bench.special.items()}],
+        "gallery": gallery_of(config.quality),
+        "scorers": [scorer.identity() for scorer in scorers(config.quality)],
         "revisions": {step.value: revision for step, revision in REVISION.items()},
     }
     return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

@@ -188,7 +188,9 @@ SCORES = pa.schema(
         ID,
         _field("caption_id", pa.string(), "which caption", nullable=False),
         _field("score", pa.float32(), "CLIPScore: cosine of image and text embedding; null: not scored"),
-        _field("model", pa.string(), "model identity: name and weights' hash"),
+        _field("mirrored_score", pa.float32(), "the same of the mirrored picture; null: not taken"),
+        _field("model", pa.string(), "model identity: name and, of local weights, their hash"),
+        _field("weights", pa.string(), "hash of the model's state dict as it was loaded"),
         _field("preprocessing", pa.string(), "hash of resolution, interpolation, mean and std"),
         _field("precision", pa.string(), "fp32 | bf16"),
         _field("language", pa.string(), "the language it was scored in", nullable=False),
@@ -199,10 +201,30 @@ SCORES = pa.schema(
 )
 
 JUDGED_CAPTIONS = pa.schema(
-    [*CAPTIONS, *[SCORES.field(name) for name in SCORES.names if name not in {"id", "caption_id"}]]
+    [
+        *CAPTIONS,
+        *[SCORES.field(name) for name in SCORES.names if name not in {"id", "caption_id"}],
+        _field("printed_text", pa.bool_(), "it may be printed in the picture: mirrored, it scores less by the bound"),
+    ]
 )
+"""Accepted captions; one in a language that nobody could judge has neither score nor model."""
 
-CHECKED = pa.schema([*FILTERED, _field("best_score", pa.float32(), "best CLIPScore of its accepted captions")])
+MARKS = pa.schema(
+    [
+        _field("nsfw", pa.float32(), "probability that it is not safe for work; null: not measured"),
+        _field("sharpness", pa.float32(), "variance of its Laplacian; null: not measured"),
+        _field("text_area", pa.float32(), "share of its area that text covers; null: not measured"),
+    ]
+)
+"""What scorers measure of a picture, a column a scorer."""
+
+CHECKED = pa.schema(
+    [
+        *FILTERED,
+        _field("best_score", pa.float32(), "best CLIPScore of its accepted captions; null: none of them was scored"),
+        *MARKS,
+    ]
+)
 
 
 def empty(schema: pa.Schema) -> pa.Table:

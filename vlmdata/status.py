@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from vlmdata import layout
 from vlmdata.checkpoint import Dataset
 from vlmdata.export.finish import locate_export
-from vlmdata.layout import Stage
+from vlmdata.layout import GATES_PAGE, Stage
 from vlmdata.runs import Run, StageReport, existing_run
 
 
@@ -18,6 +19,9 @@ def status(dataset: Dataset) -> dict[str, Any]:
     as it was scored later; null until then. 02_captioned has `spent`, too:
     `{"requests", "input_tokens", "output_tokens", "cost"}` of the dataset's
     account over all runs, in dollars; `cost` is null where no price is known.
+    `retrieval` is the check's `{"verdict", "miss_rate", "sentence"}`, null
+    before it. `gates` is where the page of all rules lies; `warnings` are
+    sentences: rules that did not hold, and what drifted.
     """
     return describe_run(existing_run(dataset))
 
@@ -39,7 +43,21 @@ def describe_run(run: Run) -> dict[str, Any]:
         "message": end.get("message"),
         "export": locate_export(run.dataset.store, place) if place else None,
         "stages": stages,
+        "retrieval": _retrieval(run),
+        "gates": _gates(run),
+        "warnings": list(end.get("warnings", ())),
     }
+
+
+def _gates(run: Run) -> str | None:
+    """Where people find the page of all rules, once the run has ended."""
+    path = layout.run_file(run.dataset.name, run.number, GATES_PAGE)
+    return run.dataset.store.locate(path) if run.dataset.store.exists(path) else None
+
+
+def _retrieval(run: Run) -> dict[str, Any] | None:
+    found = run.read("retrieval")
+    return None if found is None else {name: found[name] for name in ("verdict", "miss_rate", "sentence")}
 
 
 def _row(reports: dict[Stage, StageReport], stage: Stage) -> dict[str, Any]:
@@ -55,10 +73,10 @@ def _row(reports: dict[Stage, StageReport], stage: Stage) -> dict[str, Any]:
 
 def _mean_score(reports: dict[Stage, StageReport], stage: Stage) -> float | None:
     checked = reports[Stage.CHECKED]
-    total, number = checked.scored if stage < Stage.CHECKED else (checked.score_sum, checked.samples.kept)
+    total, number = checked.scored if stage < Stage.CHECKED else (checked.score_sum, checked.score_count)
     if stage is Stage.FINAL:
         final = reports[stage]
-        total, number = final.score_sum, final.samples.kept
+        total, number = final.score_sum, final.score_count
     return total / number if number else None
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -17,9 +15,7 @@ from vlmdata.captioning.money import cost, most_input_tokens, price_of, worst_ca
 from vlmdata.captioning.questions import Asker
 from vlmdata.captioning.shards import wanted_pictures
 from vlmdata.checkpoint import Dataset, Shard
-from vlmdata.config import BuildConfig, CaptionConfig
-from vlmdata.layout import Step
-from vlmdata.progress import begin, done, end
+from vlmdata.config import CaptionConfig
 
 _BYTES_A_TOKEN = 4
 """Of English prose; only estimates use it."""
@@ -59,39 +55,6 @@ class CaptionPlan:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {**asdict(self), "fits": self.fits}
-
-
-def filter_here(dataset: Dataset, config: BuildConfig) -> list[Shard]:
-    """Every shard as 01_filtered leaves it, on threads of this process; a build finds the checkpoints there.
-
-    No run is recorded: a plan is not what `status`, `failures` and `retry` look at next.
-
-    Raises:
-        SourceError: the source cannot be read.
-        StoreError: the store refuses.
-    """
-    from vlmdata.filtering.duplicates import find_duplicates
-    from vlmdata.filtering.shards import filter_shard
-    from vlmdata.ingest.shards import ingest_shard, list_source
-    from vlmdata.measure.facts import measure_shard
-
-    raw = _each(Step.RAW, list_source(dataset, config), lambda shard: ingest_shard(dataset, shard, config))
-    measured = _each(Step.FACTS, raw, lambda shard: measure_shard(dataset, shard, config.filter))
-    decided = find_duplicates(dataset, measured, config.filter, config.dedup)
-    return _each(Step.FILTERED, decided, lambda shard: filter_shard(dataset, shard, config.filter, config.dedup))
-
-
-def _each(step: Step, shards: Sequence[Shard], make: Callable[[Shard], Shard]) -> list[Shard]:
-    def one(shard: Shard) -> Shard:
-        made = make(shard)
-        done(step, shard.rows)
-        return made
-
-    begin(step, sum(shard.rows for shard in shards))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        made = list(pool.map(one, shards))
-    end(step)
-    return made
 
 
 def plan_captions(dataset: Dataset, shards: Sequence[Shard], config: CaptionConfig) -> CaptionPlan:

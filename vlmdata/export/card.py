@@ -22,7 +22,6 @@ CIRCULAR = (
 _LIMITS = [
     "A CLIPScore means something only beside the model that gave it; do not compare scores of two models.",
     "Near-duplicates are found by a perceptual hash: crops, mirrored and recoloured copies may remain.",
-    "Nothing here looked for unsafe, private or copyrighted content; licences are as the source states them.",
     "A transparent picture stands on white, an animated one is its first frame, a 16-bit one that had to be "
     "encoded anew has 8.",
 ]
@@ -48,6 +47,8 @@ class CardFacts(TypedDict, total=False):
     """The model that was asked for captions, if any was."""
     retrieval: Mapping[str, Any]
     """The retrieval check, as `quality.retrieval.Retrieval.record` tells it."""
+    scorers: Sequence[str]
+    """What pictures were measured for beside the captions: nsfw, sharpness, text."""
 
 
 def card(manifest: Mapping[str, Any], tallies: Tallies, facts: CardFacts) -> str:
@@ -62,9 +63,15 @@ def card(manifest: Mapping[str, Any], tallies: Tallies, facts: CardFacts) -> str
         _mix(manifest["settings"].get("captions"), tallies),
         _counted("Licences", "licence", "pictures", tallies.get("license", Counter())),
         _counted("Languages", "language", "captions", tallies.get("language", Counter())),
-        "## Known limits\n\n" + "\n".join(f"- {limit}" for limit in _LIMITS),
+        _limits(facts.get("scorers", [])),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _limits(scorers: Sequence[str]) -> str:
+    looked_for = "private or copyrighted" if "nsfw" in scorers else "unsafe, private or copyrighted"
+    unseen = f"Nothing here looked for {looked_for} content; licences are as the source states them."
+    return "## Known limits\n\n" + "\n".join(f"- {limit}" for limit in [*_LIMITS, unseen])
 
 
 def _head(manifest: Mapping[str, Any]) -> str:

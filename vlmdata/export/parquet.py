@@ -33,7 +33,13 @@ _FEATURES: dict[str, Any] = {
     "image": {"_type": "Image"},
     "caption": _STRING,
     # A list written so, not as {"_type": "List"}, is read by datasets before 4 as well.
-    "captions": [{**dict.fromkeys(["text", "lang", "origin", "model"], _STRING), "score": _FLOAT}],
+    "captions": [
+        {
+            **dict.fromkeys(["text", "lang", "origin", "model"], _STRING),
+            "score": _FLOAT,
+            "printed_text": {"dtype": "bool", "_type": "Value"},
+        }
+    ],
     **dict.fromkeys(_TEXTS, _STRING),
     **dict.fromkeys(["width", "height"], _INTEGER),
     "phash": _STRING,

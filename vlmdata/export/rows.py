@@ -17,14 +17,15 @@ CAPTION = pa.struct(
         ("origin", pa.string()),
         ("score", pa.float32()),
         ("model", pa.string()),
+        ("printed_text", pa.bool_()),
     ]
 )
-"""A caption with its CLIPScore and the model that gave it."""
+"""A caption with its CLIPScore, the model that gave it, and whether it may be printed in the picture."""
 
 _FROM_SAMPLES = ["id", "key", "sha256", "url", "license", "source", "width", "height", "phash"]
 SAMPLE_COLUMNS = [*_FROM_SAMPLES, "best_score"]
 """What the export reads of `schema.CHECKED`."""
-CAPTION_COLUMNS = [*CAPTIONS.names, "score", "model"]
+CAPTION_COLUMNS = [*CAPTIONS.names, "score", "model", "printed_text"]
 """What the export reads of `schema.JUDGED_CAPTIONS`."""
 
 ROWS = pa.schema(

@@ -63,8 +63,8 @@ def export_shard(dataset: Dataset, shard: Shard, config: ExportConfig) -> Shard:
     Tables: `samples` (`EXPORTED`), `places` (`PLACES`), `tallies`
     (`tallies.TALLIES`), `rejects` (code `export_failed`), `caption_rejects`
     (`mix` and `length` of `mix.mixed`, `sample_failed`).
-    Facts: `export`, the export's key; `shards`, of how many this is one; `score_sum`;
-    `files`, each with its path below the export's folder, size and sha256.
+    Facts: `export`, the export's key; `shards`, of how many this is one; `score_sum` and
+    `score_count` of best scores; `files`, each with its path below the export's folder, size and sha256.
 
     Raises:
         StoreError: the store does not give back what was written.
@@ -98,7 +98,7 @@ def _work(dataset: Dataset, shard: Shard, config: ExportConfig) -> Result:
         },
         samples=Counts(came=every.num_rows, kept=len(pictures), failed=len(reasons)),
         captions=Counts.of(_captions_in(rows), caption_rejects["outcome"], came=captions.num_rows),
-        facts={**named, "files": [file for file, _ in delivered], "score_sum": _score_sum(rows)},
+        facts={**named, "files": [file for file, _ in delivered], **_scored(rows)},
     )
 
 
@@ -211,9 +211,10 @@ def _exported(rows: pa.Table, pictures: Sequence[Picture]) -> pa.Table:
     )
 
 
-def _score_sum(rows: pa.Table) -> float:
-    """Sum of the samples' best CLIPScores, for the funnel's mean."""
-    return float(pc.sum(pc.cast(rows["best_score"], pa.float64())).as_py() or 0.0)
+def _scored(rows: pa.Table) -> dict[str, float]:
+    """Sum and number of the samples' best CLIPScores, for the funnel's mean."""
+    best = pc.cast(rows["best_score"], pa.float64())
+    return {"score_sum": float(pc.sum(best).as_py() or 0.0), "score_count": len(best) - best.null_count}
 
 
 def _rejects(rows: pa.Table, reasons: list[str]) -> pa.Table:

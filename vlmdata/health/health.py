@@ -59,6 +59,17 @@ _TABLES = {"distributions": DISTRIBUTIONS, "lengths": LENGTHS, "scores": SCORES,
 _VERSION = 1
 
 Figures = Mapping[str, float | None]
+FIGURES = (
+    "images",
+    "captions",
+    "captions_an_image",
+    "duplicates_removed",
+    "mean_score",
+    "captions_scored",
+    "captions_not_scored",
+    "captions_truncated",
+)
+"""Names of the figures of every run."""
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pyarrow as pa
 
 from vlmdata import layout
-from vlmdata.checkpoint import encode_parquet
-from vlmdata.errors import StoreError
+from vlmdata.checkpoint import Dataset, encode_parquet
+from vlmdata.errors import ConfigError, StoreError
 from vlmdata.health.health import Health
 from vlmdata.health.histogram import score_histogram
-from vlmdata.runs import Run
+from vlmdata.runs import Run, existing_run
 
 SCORES_PNG = "scores.png"
 _RECORD = "health"
@@ -40,10 +40,25 @@ def load(run: Run) -> Health | None:
         raise StoreError(f"{path}: is damaged; delete it, and the next run compares with an earlier one") from error
 
 
+def newest(dataset: Dataset) -> tuple[Run, Health]:
+    """The newest run that has its health on record, and that.
+
+    Raises:
+        ConfigError: no run has.
+    """
+    run: Run | None = existing_run(dataset)
+    while run is not None:
+        found = load(run)
+        if found is not None:
+            return run, found
+        run = run.parent
+    raise ConfigError(f"dataset = {dataset.name!r}: no run of it in {dataset.store_url} came as far as its health")
+
+
 def previous(run: Run, stage: str) -> Health | None:
     """The health of the newest run before this one that reached the same stage, if there is one."""
-    while (parent := (run.read("start") or {}).get("parent")) is not None:
-        run = Run(run.dataset, parent)
+    while (before := run.parent) is not None:
+        run = before
         found = load(run)
         if found is not None and found.stage == stage:
             return found

@@ -29,12 +29,16 @@ Picture = bytes | memoryview
 """A file's bytes."""
 
 _WORKER = Path(__file__).with_name("decode_worker.py")
-_BATCH = 32
-"""Pictures handed to a decoder at a time."""
+_SMALLEST_BATCH, _LARGEST_BATCH = 16, 128
+"""Pictures handed to a decoder at a time: between two batches it waits, and at the end the others wait for it."""
+_BREATH_S = 0.005
+"""Between two looks at a decoder with many answers to come: each takes a core from a decoder for a moment."""
 _START_S = 120.0
 """Patience with a decoder that starts on a busy machine."""
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "VECLIB_MAXIMUM_THREADS": "1"}
 """A decoder has one core: others decode beside it."""
+_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20)}
+"""glibc gives what a picture took to the next one, rather than back to the system: page faults took an eighth."""
 _GRACE_S = 10
 """A decoder ends itself this much after its time limit, if nobody is left to end it."""
 _LONGEST_ALARM_S = 10**9
@@ -65,24 +69,33 @@ class DecoderPool:
     def __init__(self, limits: Limits, workers: int | None = None) -> None:
         self._limits = limits
         self._own = threading.local()
-        self._threads = ThreadPoolExecutor(workers or os.cpu_count() or 1, thread_name_prefix="decode")
+        self._workers = workers or os.cpu_count() or 1
+        self._threads = ThreadPoolExecutor(self._workers, thread_name_prefix="decode")
 
     def measure(self, images: Sequence[Picture], done: Callable[[int], None] = lambda n: None) -> list[Decoded]:
         """Facts and tile of each picture, in order; `done` is told how many more are through."""
-        batches = [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)]
 
         def run(batch: Sequence[Picture]) -> list[Decoded]:
             results = list(self._decoder().measure(batch))
             done(len(batch))
             return results
 
-        return list(chain.from_iterable(self._threads.map(run, batches)))
+        return list(chain.from_iterable(self._threads.map(run, _batches(images, 2 * self._workers))))
 
     def _decoder(self) -> _Decoder:
         if not hasattr(self._own, "decoder"):
             self._own.decoder = _Decoder(self._limits)
         decoder: _Decoder = self._own.decoder
         return decoder
+
+
+def _batches(images: Sequence[Picture], shares: int) -> Iterator[Sequence[Picture]]:
+    """Each a share of what is left: large ones first, small ones to end together."""
+    start = 0
+    while start < len(images):
+        size = min(_LARGEST_BATCH, max(_SMALLEST_BATCH, (len(images) - start) // shares))
+        yield images[start : start + size]
+        start += size
 
 
 @lru_cache(maxsize=4)
@@ -144,7 +157,7 @@ class _Decoder:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 pass_fds=[self._file.fileno()],
-                env={**os.environ, **_ONE_THREAD},
+                env={**os.environ, **_ONE_THREAD, **_KEEP_MEMORY},
             )
             self._await_ready(self._process)
         return self._process
@@ -175,6 +188,8 @@ class _Decoder:
                 yield answer
             elif not self._wait(process, deadline - time.monotonic()):
                 return
+            elif expected > _SMALLEST_BATCH:
+                time.sleep(_BREATH_S)
 
     def _wait(self, process: subprocess.Popen[bytes], seconds: float) -> bool:
         """Take in what the decoder has to say; False if it is late or gone."""

@@ -11,6 +11,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -83,6 +84,8 @@ class Encoder:
         self._transform = image_transform_v2(PreprocessCfg(**self.preprocess), is_train=False)
         self._net = parts.model.to(device)
         kind = device.split(":")[0]
+        # A GPU does one batch after the other anyway, and its memory is for one.
+        self._turn: AbstractContextManager[Any] = nullcontext() if kind == "cpu" else threading.Lock()
         self._image_batch, self._text_batch = IMAGE_BATCH[kind], TEXT_BATCH[kind]
         self.dim = int(self._forward(self._net.encode_text, self._tokens([""]).numpy(), 1).shape[1])
 
@@ -95,18 +98,21 @@ class Encoder:
         """Embeddings (n, dim), L2-normalised, of prepared images (n, 3, H, W)."""
         return self._joined(self._embed(self._net.encode_image, prepared, self._image_batch))
 
-    def pictures(self, pictures: Iterable[T], load: Callable[[T], Vectors | None]) -> Iterator[Vectors]:
-        """Embeddings of pictures, batch after batch in order: each an array (at most a batch, dim).
+    def pictures(self, pictures: Iterable[T], load: Callable[[T], Vectors | None], views: int = 1) -> Iterator[Vectors]:
+        """Embeddings of pictures, batch after batch in order: each an array (at most a batch, views, dim).
 
-        `load` gives a picture prepared, beside the model's work on other batches. NaN where it gives None.
+        `load` gives a picture's views, prepared (views, 3, H, W), beside the
+        model's work on other batches. NaN where it gives None.
         """
 
         def embed(batch: list[T]) -> Vectors:
             prepared = [load(picture) for picture in batch]
-            vectors = np.full((len(batch), self.dim), np.nan, np.float32)
+            vectors = np.full((len(batch), views, self.dim), np.nan, np.float32)
             if readable := [one for one in prepared if one is not None]:
                 there = np.array([one is not None for one in prepared])
-                vectors[there] = self._forward(self._net.encode_image, np.stack(readable), self._image_batch)
+                for view in range(views):
+                    rows = np.stack([one[view] for one in readable])
+                    vectors[there, view] = self._forward(self._net.encode_image, rows, self._image_batch)
             return vectors
 
         return one_core_threads().map(embed, _batches(pictures, self._image_batch))
@@ -163,7 +169,7 @@ class Encoder:
             # Convolutions run faster in this layout; other models take it as it is.
             padded = padded.contiguous(memory_format=torch.channels_last)
         low = torch.autocast("cuda", dtype=torch.bfloat16, enabled=self.precision == "bf16")
-        with torch.inference_mode(), low:
+        with self._turn, torch.inference_mode(), low:
             vectors = encode(padded.to(self.device))[: len(rows)]
             unit: Vectors = torch.nn.functional.normalize(vectors.float(), dim=-1).cpu().numpy()
         return unit

@@ -21,7 +21,7 @@ _FRACTION = 1 << 22
 _LOBES = 3
 _BAND = 8
 """Columns of the tile that are summed at once: each needs a part of the row only."""
-_AT_ONCE = 1 << 16
+_AT_ONCE = 1 << 18
 """Pixels summed at once: as float64 they stay in a core's cache."""
 _Floats = npt.NDArray[np.float64]
 _Tile = Callable[[Image.Image], bytes]

@@ -5,18 +5,20 @@ Scores and bounds are float32 when they are compared: 0.28 itself is held.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vlmdata.checkpoint import Counts, Dataset, Result, Shard, run_once
+from vlmdata.checkpoint import Counts, Dataset, Result, Shard, TableRef, run_once
 from vlmdata.config import QualityConfig
 from vlmdata.layout import Step
 from vlmdata.quality.judges import Judges, judges
+from vlmdata.quality.scorers import beyond_bounds, measure_marks, scorers
 from vlmdata.schema import (
     AGAIN,
     CAPTION_REJECTS,
@@ -25,12 +27,14 @@ from vlmdata.schema import (
     FILTERED,
     JUDGED_CAPTIONS,
     MADE,
+    MARKS,
     REJECTS,
     SCORES,
     filled,
 )
 
 ACCEPTED, HELD, REJECTED, FAILED = "accepted", "held", "rejected", "failed"
+UNVERIFIED = "unverified_language"
 
 
 @dataclass(frozen=True)
@@ -46,26 +50,37 @@ def judge_shard(dataset: Dataset, shard: Shard, config: QualityConfig) -> Shard:
     """Stage 03 for one shard; embeds nothing.
 
     A sample is accepted if one of its captions is, and goes on with its
-    accepted captions. Tables `samples` (`schema.CHECKED`), `captions`
-    (`schema.JUDGED_CAPTIONS`), `rejects`, `caption_rejects`.
+    accepted captions; one whose picture is beyond a scorer's bound is not, and
+    its captions share its fate. Tables `samples` (`schema.CHECKED`),
+    `captions` (`schema.JUDGED_CAPTIONS`), `rejects`, `caption_rejects`.
     """
     bench = judges(config)
+    marks = {column: one.tables["marks"] for column, one in measure_marks(dataset, shard, config).items()}
     reads = [
         dataset.digest(shard, Step.CAPTIONED, "samples", FILTERED.names),
         dataset.digest(shard, Step.CAPTIONED, "captions", CAPTIONS.names),
         dataset.digest(shard, Step.SCORES, "scores", SCORES.names),
+        *[f"{column} {table.digest(['id', 'value'])}" for column, table in marks.items()],
     ]
     spoken = sorted(set(dataset.read(shard, Step.SCORES, "scores", ["language"])["language"].to_pylist()))
-    settings = {language: judge.settings() for language in spoken if (judge := bench.of(language))}
-    return run_once(dataset, shard, Step.CHECKED, reads, settings, lambda _: _work(dataset, shard, bench))
+    settings = {
+        "languages": {language: judge.settings() for language in spoken if (judge := bench.of(language))},
+        "unverified": config.unverified_languages,
+        "printed_text_drop": config.printed_text_drop,
+        "scorers": {name: bounds.settings() for name, bounds in config.scorers.items()},
+    }
+    return run_once(
+        dataset, shard, Step.CHECKED, reads, settings, lambda _: _work(dataset, shard, bench, config, marks)
+    )
 
 
-def bands(scores: pa.Table, bench: Judges) -> Band:
+def bands(scores: pa.Table, bench: Judges, unverified: Literal["hold", "export"] = "hold") -> Band:
     """The band of each row of `schema.SCORES`.
 
     Codes: language_contradicted (the text is in another language than it
     declares), misaligned (below the reject bound), borderline (between the
-    bounds), unverified_language (no judge knows it), not_embedded (NaN).
+    bounds), unverified_language (no judge knows it: held, or accepted if
+    `unverified` says so), not_embedded (NaN).
     """
     score = scores["score"].to_numpy().astype(np.float32)
     accept, reject = _bounds(scores["language"], bench)
@@ -75,7 +90,7 @@ def bands(scores: pa.Table, bench: Judges) -> Band:
     with np.errstate(invalid="ignore"):
         choices: list[tuple[Any, str, str, Any]] = [
             (contradicted, HELD, "language_contradicted", np.nan),
-            (unscored, HELD, "unverified_language", np.nan),
+            (unscored, ACCEPTED if unverified == "export" else HELD, UNVERIFIED, np.nan),
             (lost, FAILED, "not_embedded", np.nan),
             (score > accept, ACCEPTED, "", np.nan),
             (score < reject, REJECTED, "misaligned", reject),
@@ -120,24 +135,72 @@ def _bounds(languages: pa.ChunkedArray, bench: Judges) -> tuple[npt.NDArray[np.f
     return accept[rows], reject[rows]
 
 
-def _work(dataset: Dataset, shard: Shard, bench: Judges) -> Result:
-    samples = dataset.read(shard, Step.CAPTIONED, "samples")
+def _work(
+    dataset: Dataset, shard: Shard, bench: Judges, config: QualityConfig, marks: Mapping[str, TableRef]
+) -> Result:
+    samples = _measured_samples(dataset, dataset.read(shard, Step.CAPTIONED, "samples"), marks)
     captions = dataset.read(shard, Step.CAPTIONED, "captions")
     scores = dataset.read(shard, Step.SCORES, "scores")
-    band = best_of_several(bands(scores, bench), captions, scores["score"])
-    kept_mask = pc.equal(band.outcome, ACCEPTED)
-    judged = _judged(captions, scores).filter(kept_mask)
+    beyond = beyond_bounds(samples, samples, scorers(config))
+    band = best_of_several(bands(scores, bench, config.unverified_languages), captions, scores["score"])
+    band = _as_their_pictures(band, captions["id"], beyond)
+    printed = printed_text(scores, config.printed_text_drop)
+    judged = _judged(captions, scores.append_column("printed_text", printed), band)
     caption_rejects = _caption_rejects(captions, scores, band)
-    kept, rejects = _samples(samples, scores["score"], captions["id"], band)
+    within = samples.filter(pc.invert(pc.is_in(samples["id"], value_set=beyond["id"])))
+    kept, misaligned = _samples(within, scores["score"], captions["id"], band)
+    rejects = pa.concat_tables([beyond, misaligned])
     return Result(
         {"samples": kept, "captions": judged, "rejects": rejects, "caption_rejects": caption_rejects},
         samples=Counts.of(kept.num_rows, rejects["outcome"], came=samples.num_rows),
         captions=Counts.of(judged.num_rows, caption_rejects["outcome"], came=captions.num_rows),
         facts={
-            "score_sum": float(np.sum(kept["best_score"].to_numpy().astype(np.float64))),
+            "score_sum": _sum(kept["best_score"]),
+            "score_count": len(kept["best_score"]) - kept["best_score"].null_count,
             "scored": _best_of_all(scores),
+            "unverified": judged["score"].null_count,
+            "printed_text": _sum(judged["printed_text"]),
+            "truncated": _sum(judged["truncated"]),
         },
     )
+
+
+def _sum(column: pa.ChunkedArray) -> Any:
+    """Of what is not null."""
+    return pc.sum(column, min_count=0).as_py()
+
+
+def _measured_samples(dataset: Dataset, samples: pa.Table, marks: Mapping[str, TableRef]) -> pa.Table:
+    """Samples with what was measured of them, columns as in `schema.CHECKED`."""
+    for field in MARKS:
+        values = pa.nulls(samples.num_rows, field.type)
+        if field.name in marks:
+            table = dataset.table(marks[field.name])
+            values = table["value"].take(pc.index_in(samples["id"], value_set=table["id"]))
+        samples = samples.append_column(field, values)
+    return samples
+
+
+def _as_their_pictures(band: Band, owners: pa.ChunkedArray, beyond: pa.Table) -> Band:
+    """Captions of a picture that does not go on do not either."""
+    place = pc.index_in(owners, value_set=beyond["id"]).combine_chunks()
+    lost, outcome = pc.is_valid(place), beyond["outcome"].combine_chunks().take(place)
+    return Band(
+        outcome=pc.if_else(lost, outcome, band.outcome),
+        code=pc.if_else(lost, pc.binary_join_element_wise("sample", outcome, "_"), band.code),
+        bound=pc.if_else(lost, pa.scalar(None, pa.float64()), band.bound),
+    )
+
+
+def printed_text(scores: pa.Table, drop: float | None) -> pa.ChunkedArray:
+    """Whether a caption's score falls by more than `drop` when the picture is mirrored; null where it was not.
+
+    Whoever reads the words in a picture scores them with their text, whatever
+    else is in it; mirrored, they cannot be read.
+    """
+    if drop is None:
+        return pa.chunked_array([pa.nulls(scores.num_rows, pa.bool_())])
+    return pc.greater(pc.subtract(scores["score"], scores["mirrored_score"]), pa.scalar(drop, pa.float32()))
 
 
 def _best_of_all(scores: pa.Table) -> list[float]:
@@ -147,9 +210,9 @@ def _best_of_all(scores: pa.Table) -> list[float]:
     return [float(pc.sum(pc.cast(best, pa.float64())).as_py() or 0.0), float(len(best))]
 
 
-def _judged(captions: pa.Table, scores: pa.Table) -> pa.Table:
+def _judged(captions: pa.Table, scores: pa.Table, band: Band) -> pa.Table:
     columns = [captions[name] if name in CAPTIONS.names else scores[name] for name in JUDGED_CAPTIONS.names]
-    return pa.table(columns, schema=JUDGED_CAPTIONS)
+    return pa.table(columns, schema=JUDGED_CAPTIONS).filter(pc.equal(band.outcome, ACCEPTED))
 
 
 def _caption_rejects(captions: pa.Table, scores: pa.Table, band: Band) -> pa.Table:
@@ -189,7 +252,7 @@ def _samples(
     accepted = pc.equal(best["standing"], _WORST_TO_BEST.index(ACCEPTED))
     kept = samples.filter(accepted)
     score = pc.cast(best["score"].filter(accepted), pa.float32())
-    kept = pa.table([*[kept[name] for name in FILTERED.names], score], schema=CHECKED)
+    kept = kept.append_column("best_score", score).select(CHECKED.names).cast(CHECKED)
     lost, why = samples.filter(pc.invert(accepted)), best.filter(pc.invert(accepted))
     rejects = filled(
         REJECTS,

@@ -2,47 +2,53 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
-from PIL import Image
 
-from vlmdata.checkpoint import Counts, Dataset, Manifest, Result, Shard, run_once
+from vlmdata.checkpoint import Counts, Dataset, Manifest, Result, Shard
 from vlmdata.layout import Step
 from vlmdata.measure.encoder import Encoder, load_encoder, precision_on
-from vlmdata.measure.pixels import upright_rgb
 from vlmdata.progress import advance
 from vlmdata.quality.judges import Judge
+from vlmdata.quality.pictures import one_pass, opened, pictures_of
 
 Vectors = npt.NDArray[np.float32]
 
 
 def embed_shard(dataset: Dataset, shard: Shard, judge: Judge, device: str) -> Manifest:
     """Embed a shard's pictures with one model: table `images` (id, embedding float16 of the model's size)."""
-    reads = [dataset.digest(shard, Step.CAPTIONED, "samples", ["id", "sha256"])]
+    return _embedded(dataset, shard, judge, device, [Step.EMBEDDINGS])[Step.EMBEDDINGS]
+
+
+def embed_both_ways(dataset: Dataset, shard: Shard, judge: Judge, device: str) -> tuple[Manifest, Manifest]:
+    """`embed_shard`, and the same of the mirrored pictures: two checkpoints, and only what is missing is embedded."""
+    found = _embedded(dataset, shard, judge, device, [Step.EMBEDDINGS, Step.MIRRORED])
+    return found[Step.EMBEDDINGS], found[Step.MIRRORED]
+
+
+def _embedded(dataset: Dataset, shard: Shard, judge: Judge, device: str, views: Sequence[Step]) -> dict[Step, Manifest]:
     # Half begun on a CPU and finished on a GPU, a set would mix two precisions.
     settings = {"model": judge.identity, "precision": precision_on(device)}
-    done = run_once(dataset, shard, Step.EMBEDDINGS, reads, settings, lambda _: _work(dataset, shard, judge, device))
-    return dataset.manifest(done, Step.EMBEDDINGS)
+
+    def work(missing: Sequence[Step]) -> dict[Step, Result]:
+        encoder = load_encoder(judge.model, judge.pretrained, device)
+        ids, pictures = pictures_of(dataset, shard)
+        vectors = _embed(encoder, pictures, missing)
+        return {view: _result(ids, vectors[:, at], encoder) for at, view in enumerate(missing)}
+
+    return one_pass(dataset, shard, {view: (view, settings) for view in views}, work)
 
 
-def _work(dataset: Dataset, shard: Shard, judge: Judge, device: str) -> Result:
-    encoder = load_encoder(judge.model, judge.pretrained, device)
-    ids = dataset.read(shard, Step.CAPTIONED, "samples", ["id"])["id"].combine_chunks()
-    pictures = dataset.read(shard, Step.RAW, "images")
-    pictures = pictures.take(pc.index_in(ids, value_set=pictures["id"]))
-    vectors = _embed(encoder, (cell.as_buffer() for chunk in pictures["image"].chunks for cell in chunk))
-    table = pa.table({"id": ids, "embedding": vector_column(vectors)})
+def _result(ids: pa.Array, vectors: Vectors, encoder: Encoder) -> Result:
     lost = int(np.isnan(vectors).any(axis=1).sum())
     return Result(
-        {"images": table},
+        {"images": pa.table({"id": ids, "embedding": vector_column(vectors)})},
         samples=Counts(came=len(ids), kept=len(ids) - lost, failed=lost),
-        facts={"model": judge.identity, "preprocessing": encoder.preprocessing, "precision": encoder.precision},
+        facts={"model": encoder.identity, "preprocessing": encoder.preprocessing, "precision": encoder.precision},
     )
 
 
@@ -60,19 +66,26 @@ def column_vectors(column: pa.ChunkedArray) -> Vectors:
     return vectors
 
 
-def _embed(encoder: Encoder, pictures: Iterable[Any]) -> Vectors:
-    """L2-normalised vectors (n, d); a picture that cannot be read gets NaN."""
+def _embed(encoder: Encoder, pictures: Iterable[Any], views: Sequence[Step]) -> Vectors:
+    """L2-normalised vectors (n, views, d); a picture that cannot be read gets NaN.
+
+    NaN becomes the failure `not_embedded` of its sample, and the batch survives.
+    """
 
     def load(data: Any) -> Vectors | None:
-        try:
-            with Image.open(io.BytesIO(data)) as image:
-                return encoder.prepare(upright_rgb(image))
-        except (OSError, ValueError, SyntaxError, MemoryError):
-            # It decoded in stage 01: NaN becomes the failure `not_embedded` of this sample, and the batch survives.
-            return None
+        image = opened(data)
+        return None if image is None else _views(encoder.prepare(image), views)
 
-    found = [np.empty((0, encoder.dim), np.float32)]
-    for vectors in encoder.pictures(pictures, load):
+    found = [np.empty((0, len(views), encoder.dim), np.float32)]
+    for vectors in encoder.pictures(pictures, load, len(views)):
         found.append(vectors)
         advance(Step.SCORES, len(vectors))
     return np.concatenate(found)
+
+
+def _views(prepared: Vectors, views: Sequence[Step]) -> Vectors:
+    """What the model sees of a picture (3, H, W), as it is or mirrored: (views, 3, H, W).
+
+    Mirrored after it was resized and cut, so that the two differ in nothing else.
+    """
+    return np.stack([prepared[:, :, ::-1] if view is Step.MIRRORED else prepared for view in views])

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from vlmdata.config import LanguageModel, QualityConfig
 from vlmdata.errors import ConfigError
-from vlmdata.models.calibration import thresholds_for
+from vlmdata.measure.language import primary
+from vlmdata.models.calibration import Calibration, calibration_in, own_calibrations, thresholds_for
 from vlmdata.models.source import describe
+
+_log = logging.getLogger("vlmdata")
+Bound = float | Literal["auto"]
 
 
 @dataclass(frozen=True)
 class Judge:
-    """A model and the bounds of its three bands, float32 as the scores are."""
+    """A model and the bounds of its three bands, float32 as the scores are.
+
+    `language` is that of the captions on which its bounds were found, null
+    where the config gives them both; `gallery` the images that it can be
+    trusted to search, null where nobody measured that.
+    """
 
     model: str
     pretrained: str | None
@@ -24,6 +36,8 @@ class Judge:
     accept_above: np.float32
     reject_below: np.float32
     note: str
+    language: str | None = None
+    gallery: int | None = None
 
     def settings(self) -> list[str]:
         """What decides a band: the model's content and both bounds."""
@@ -32,55 +46,149 @@ class Judge:
 
 @dataclass(frozen=True)
 class Judges:
-    """The judges of a run; None for a language that no model at hand knows."""
+    """The judges of a run; None for a language that no model at hand knows.
+
+    `special` holds the languages with a model, or with bounds, of their own.
+    """
 
     default: Judge
     special: dict[str, Judge]
     unlabelled: str
 
     def of(self, language: str) -> Judge | None:
-        """The judge of a language."""
+        """The judge of a language; a bound that was found on another one is used, and that is logged once."""
         if language in self.special:
             return self.special[language]
-        return self.default if language in self.default.languages else None
+        if language not in self.default.languages:
+            return None
+        if self.default.language not in (None, language):
+            _warn_once(
+                f"quality: {self.default.identity} has no bounds for captions in {language}, and judges them with those"
+                f" for {self.default.language}; measure them: vlmdata calibrate --language {language}"
+            )
+        return self.default
 
 
 def judges(config: QualityConfig) -> Judges:
     """The judges that a config names, without loading a model.
 
     Raises:
-        ConfigError: a model, tag or folder that is not there, or bounds upside down.
+        ConfigError: a model, tag, folder or calibration that is not there, or bounds upside down.
     """
     named = LanguageModel(
         model=config.model,
         pretrained=config.pretrained,
         accept_above=config.accept_above,
         reject_below=config.reject_below,
+        calibration=config.calibration,
     )
-    named_for = {tag.split("-", 1)[0].lower(): choice for tag, choice in config.languages.items()}
+    named_for = {primary(tag): tag for tag in config.languages}
     if len(named_for) != len(config.languages):
         raise ConfigError(f"quality.languages = {sorted(config.languages)}: one model a language; its regions share it")
-    special = {language: _judge(choice, language) for language, choice in named_for.items()}
-    return Judges(_judge(named, config.unlabelled_language), special, config.unlabelled_language)
+    unlabelled = primary(config.unlabelled_language)
+    default = _judge(named, _main_language(named, unlabelled), "quality.calibration")
+    special = {
+        language: _judge(config.languages[tag], language, f"quality.languages.{tag}.calibration")
+        for language, tag in named_for.items()
+    }
+    return Judges(default, {**_calibrated(named, default), **special}, unlabelled)
 
 
-@lru_cache(maxsize=32)
-def _judge(choice: LanguageModel, language: str) -> Judge:
-    about = describe(choice.model, choice.pretrained)
-    calibration = thresholds_for(choice.model, choice.pretrained, language)
-    accept = calibration.accept_above if choice.accept_above == "auto" else choice.accept_above
-    reject = calibration.reject_below if choice.reject_below == "auto" else choice.reject_below
+def uncalibrated(config: QualityConfig) -> QualityConfig:
+    """The same models with the widest bounds and no calibration to look up: for whoever is about to make one."""
+    wide = {"accept_above": 1.0, "reject_below": -1.0, "calibration": None}
+    languages = {tag: choice.model_copy(update=wide) for tag, choice in config.languages.items()}
+    return config.model_copy(update={**wide, "languages": languages})
+
+
+def gallery_of(config: QualityConfig) -> int:
+    """Images in a gallery of the retrieval check: as the config says, or fewer if its model is too small for that."""
+    measured = judges(config).default.gallery
+    return min(config.retrieval.gallery, measured or config.retrieval.gallery)
+
+
+def _main_language(choice: LanguageModel, unlabelled: str) -> str:
+    """The language whose bounds a model is held to where nothing else is said: one that it knows."""
+    known = _known(choice)
+    return next((tag for tag in (unlabelled, "en") if tag in known), min(known, default=unlabelled))
+
+
+def _known(choice: LanguageModel) -> frozenset[str]:
+    """The languages that a model knows, under the tags that captions are told by."""
+    return frozenset(primary(tag) for tag in describe(choice.model, choice.pretrained).languages)
+
+
+def _calibrated(choice: LanguageModel, default: Judge) -> dict[str, Judge]:
+    """The default model with bounds of their own, for the languages that it brings a calibration for."""
+    if "auto" not in (choice.accept_above, choice.reject_below):
+        return {}
+    own = own_calibrations(choice.model, choice.pretrained)
+    languages = (default.languages & own.keys()) - {default.language}
+    itself = choice.model_copy(update={"calibration": None})
+    return {language: _judge(itself, language, "") for language in sorted(languages)}
+
+
+def _judge(choice: LanguageModel, language: str, key: str) -> Judge:
+    found = _calibration(choice, language, key)
+    accept = _bound(choice.accept_above, found.accept_above if found else None)
+    reject = _bound(choice.reject_below, found.reject_below if found else None)
     if accept < reject:
         raise ConfigError(
             f"quality: reject_below = {reject} is above accept_above = {accept} ({choice.model}, {language});"
             " expected reject_below to be the lower of the two"
         )
+    if found and found.borrowed:
+        _warn_once(f"quality: {found.note}")
     return Judge(
         model=choice.model,
         pretrained=choice.pretrained,
-        identity=about.identity,
-        languages=about.languages,
+        identity=describe(choice.model, choice.pretrained).identity,
+        languages=_known(choice),
         accept_above=np.float32(accept),
         reject_below=np.float32(reject),
-        note=calibration.note,
+        note=_note(choice, found),
+        language=found.language if found and "auto" in (choice.accept_above, choice.reject_below) else None,
+        gallery=found.gallery if found else None,
     )
+
+
+def _calibration(choice: LanguageModel, language: str, key: str) -> Calibration | None:
+    """The one that the config names, else the model's own; None if the config gives both bounds itself.
+
+    Raises:
+        ConfigError: the named one is not there, or was made for another model or language.
+    """
+    if choice.calibration is not None:
+        found = calibration_in(Path(choice.calibration), choice.model, choice.pretrained)
+        if found.language != language:
+            raise ConfigError(
+                f"{key}: {choice.calibration} was made for captions in {found.language}, and would judge those in"
+                f" {language}; name one made with vlmdata calibrate --language {language}"
+            )
+        return found
+    if "auto" in (choice.accept_above, choice.reject_below):
+        return thresholds_for(choice.model, choice.pretrained, language)
+    return None
+
+
+def _bound(given: Bound, measured: float | None) -> float:
+    """The config's own, else the calibration's, which is there whenever a bound is auto."""
+    if given != "auto":
+        return given
+    if measured is None:
+        raise ConfigError("quality: a bound is auto, and there is no calibration; give the bound itself")
+    return measured
+
+
+def _note(choice: LanguageModel, found: Calibration | None) -> str:
+    """Where the bounds come from."""
+    given = [name for name in ("accept_above", "reject_below") if getattr(choice, name) != "auto"]
+    own = f"{' and '.join(given)} as the config gives {'it' if len(given) == 1 else 'them'}"
+    if found is None or len(given) == 2:
+        return own
+    return f"{found.note}; {own}" if given else found.note
+
+
+@lru_cache(maxsize=512)
+def _warn_once(sentence: str) -> None:
+    _log.warning(sentence)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vlmdata.measure.language import NO_LANGUAGE, UNDETERMINED, identify, knows, primary, same_language
+from vlmdata.measure.scripts import scripts_of, writes
 
 JUDGED_FROM = 20
 """Characters; a shorter text is anybody's guess."""
@@ -33,7 +34,7 @@ def tell(declared: Sequence[str | None], texts: Sequence[str], unlabelled: str) 
         unlabelled: the primary tag of captions that neither say nor show theirs.
     """
     found = [_sure(text, *guess) for text, guess in zip(texts, identify(texts), strict=True)]
-    return [_told(tag, seen, unlabelled) for tag, seen in zip(declared, found, strict=True)]
+    return [_told(tag, text, seen, unlabelled) for tag, text, seen in zip(declared, texts, found, strict=True)]
 
 
 def _sure(text: str, tag: str, probability: float) -> str | None:
@@ -41,8 +42,10 @@ def _sure(text: str, tag: str, probability: float) -> str | None:
     return tag if certain else None
 
 
-def _told(declared: str | None, identified: str | None, unlabelled: str) -> Told:
+def _told(declared: str | None, text: str, identified: str | None, unlabelled: str) -> Told:
     if declared is None:
         return Told(identified or unlabelled, identified, False)
-    contradicted = identified is not None and knows(declared) and not same_language(declared, identified)
+    otherwise = identified is not None and not same_language(declared, identified)
+    # A short text does not tell its language, but its letters may tell which ones it is not in.
+    contradicted = knows(declared) and (otherwise or not writes(declared, scripts_of(text)))
     return Told(primary(declared), identified, contradicted)

@@ -13,7 +13,7 @@ from vlmdata.checkpoint import Dataset, Shard
 from vlmdata.config import QualityConfig, RetrievalConfig
 from vlmdata.errors import NeedsCleaning
 from vlmdata.layout import Step
-from vlmdata.quality.judges import judges
+from vlmdata.quality.judges import gallery_of, judges
 from vlmdata.quality.recall import Recall, wilson
 from vlmdata.quality.searched import searched
 
@@ -85,7 +85,7 @@ def measure_retrieval(dataset: Dataset, shards: Sequence[Shard], config: Quality
     missed = float((to_text > wanted.top_k).mean()) if len(to_text) else 0.0
     return Retrieval(
         verdict=_verdict(len(to_text), missed, wanted),
-        gallery=wanted.gallery,
+        gallery=gallery_of(config),
         top_k=wanted.top_k,
         miss_rate=missed,
         max_miss_rate=wanted.max_miss_rate,

@@ -14,7 +14,7 @@ from vlmdata.config import QualityConfig
 from vlmdata.errors import BrokenInvariant
 from vlmdata.layout import Step
 from vlmdata.quality.embeddings import column_vectors, embed_shard
-from vlmdata.quality.judges import Judge, Judges
+from vlmdata.quality.judges import Judge, Judges, gallery_of
 from vlmdata.quality.recall import Ranks, galleries, ranks
 from vlmdata.schema import RETRIEVAL, filled
 
@@ -27,7 +27,7 @@ def searched(dataset: Dataset, shards: Sequence[Shard], bench: Judges, config: Q
     parts = [RETRIEVAL.empty_table()]
     for identity, judge in sorted({judge.identity: judge for judge in _all(bench)}.items()):
         mine = pairs.filter(pc.equal(pairs["model"], identity))
-        drawn = list(galleries(mine["id"].to_pylist(), config.retrieval.gallery, config.retrieval.galleries))
+        drawn = list(galleries(mine["id"].to_pylist(), gallery_of(config), config.retrieval.galleries))
         if drawn:
             rows = _worded(dataset, shards, step, mine.take(pa.array(np.concatenate(drawn))))
             parts += _ranked_galleries(rows, drawn, *_vectors(dataset, shards, judge, rows, config.device))

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from vlmdata.captioning.journal.log import Log
 from vlmdata.captioning.journal.records import NANO, Ask, End, Record
 from vlmdata.captioning.money import price_of, worst_case
-from vlmdata.captioning.plan import CaptionPlan, filter_here, plan_captions
+from vlmdata.captioning.plan import CaptionPlan, plan_captions
 from vlmdata.captioning.questions import Asker
 from vlmdata.checkpoint import Dataset
 from vlmdata.config import CaptionConfig
+from vlmdata.here import filter_here
 from vlmdata.layout import Step
 from vlmdata.runs import last_run
 

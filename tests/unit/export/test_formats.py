@@ -138,7 +138,9 @@ def test_row_groups_are_small(exported: Exported) -> None:
     assert [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)] == [100, 100, 30]
 
 
-def _one_sample(rows: pa.Table, texts: list[str], scores: list[float | None]) -> pa.Table:
+def _one_sample(
+    rows: pa.Table, texts: list[str], scores: list[float | None], printed: list[bool | None] | None = None
+) -> pa.Table:
     sample = rows.slice(0, 1).drop_columns(["caption", "captions"])
     count = len(texts)
     captions = pa.table(
@@ -149,6 +151,7 @@ def _one_sample(rows: pa.Table, texts: list[str], scores: list[float | None]) ->
             "origin": pa.array(["source"] * count, pa.string()),
             "score": pa.array(scores, pa.float32()),
             "model": pa.nulls(count, pa.string()),
+            "printed_text": pa.array(printed or [None] * count, pa.bool_()),
         }
     )
     return with_captions(sample, captions)
@@ -172,6 +175,16 @@ def test_a_sample_without_captions_has_no_text_file(exported: Exported) -> None:
     assert parquet.read_back(parquet.write(bare, pictures))["captions"].to_pylist() == [0]
 
 
+def test_a_mark_goes_out_with_its_caption(exported: Exported) -> None:
+    rows, pictures = exported(1)
+    marked = _one_sample(rows, ["a", "b", "c"], [0.1, 0.2, 0.3], [True, False, None])
+    table = pq.read_table(io.BytesIO(parquet.write(marked, pictures)))
+    assert [caption["printed_text"] for caption in table["captions"][0].as_py()] == [True, False, None]
+    with tarfile.open(fileobj=io.BytesIO(webdataset.write(marked, pictures))) as tar:
+        story = json.loads(tar.extractfile(f"{rows['id'][0]}.json").read())  # type: ignore[union-attr]
+    assert [caption["printed_text"] for caption in story["captions"]] == [True, False, None]
+
+
 def test_a_digest_changes_with_anything_that_is_exported(exported: Exported) -> None:
     rows, _ = exported(1)
     seen = {row_digests(_one_sample(rows, ["ab", "c"], [0.1, 0.2]))[0].as_py()}
@@ -181,6 +194,8 @@ def test_a_digest_changes_with_anything_that_is_exported(exported: Exported) -> 
         _one_sample(rows, ["ab", "c"], [0.1, None]),
         _one_sample(rows, ["c", "ab"], [0.2, 0.1]),
         _one_sample(rows, ["ab"], [0.1]),
+        _one_sample(rows, ["ab", "c"], [0.1, 0.2], [True, None]),
+        _one_sample(rows, ["ab", "c"], [0.1, 0.2], [False, None]),
         _one_sample(rows, [], []),
     ]
     changed = rows.slice(0, 1)

@@ -137,6 +137,27 @@ def test_prepare_is_open_clips_own_evaluation_transform(starter: Encoder) -> Non
         assert np.array_equal(prepared, own(picture(1, size)).numpy())
 
 
+def test_prepare_is_the_transform_that_open_clip_gives_with_a_model(tmp_path: Path) -> None:
+    import open_clip
+    import torch
+
+    torch.save(open_clip.create_model("ViT-S-32-alt", load_weights=False).state_dict(), path := tmp_path / "weights.pt")
+    encoder = load_encoder("ViT-S-32-alt", str(path), device="cpu")
+    _, _, own = open_clip.create_model_and_transforms("ViT-S-32-alt", pretrained=str(path))
+    for size in ((300, 500), (225, 224), (40, 31)):
+        assert np.array_equal(encoder.prepare(picture(1, size)), own(picture(1, size)).numpy())
+
+
+def test_a_picture_that_cannot_be_read_is_nan_and_its_batch_survives(starter: Encoder, pictures: np.ndarray) -> None:
+    rows = [None if row % 5 == 1 else row for row in range(11)]
+    both_views = lambda row: None if row is None else np.stack([pictures[row], pictures[row + 1]])  # noqa: E731
+    found = np.concatenate(list(starter.pictures(rows, both_views, views=2)))
+    assert found.shape == (11, 2, starter.dim)
+    expected = starter.images(pictures[:12])
+    for row, name in enumerate(rows):
+        assert np.isnan(found[row]).all() if name is None else np.array_equal(found[row], expected[row : row + 2])
+
+
 def test_starter_matches_plain_pictures_to_their_words(starter: Encoder) -> None:
     texts = starter.texts(["a red circle", "a photograph of a forest"])
     circle = Image.new("RGB", (256, 256), "white")

@@ -61,6 +61,39 @@ def test_the_bound_told_is_the_one_that_was_missed() -> None:
     assert band.bound.to_pylist() == [None, float(np.float32(0.28)), float(np.float32(0.2)), None, None]
 
 
+def test_captions_that_nobody_can_judge_are_accepted_if_the_config_says_so() -> None:
+    table = filled(SCORES, 3, id=(n := pa.array(["0", "1", "2"])), caption_id=n, language="xx")
+    table = table.set_column(
+        SCORES.get_field_index("contradicted"), SCORES.field("contradicted"), pa.array([None, True, False])
+    )
+    for unverified, outcome in (("hold", "held"), ("export", "accepted")):
+        band = bands(table, judges(CLIP), unverified)  # type: ignore[arg-type]
+        assert band.outcome.to_pylist() == [outcome, "held", outcome]
+        assert band.code.to_pylist() == ["unverified_language", "language_contradicted", "unverified_language"]
+
+
+def test_an_image_of_unjudged_captions_alone_is_exported_without_a_score(
+    pictures: Any, tiny: Callable[..., Any]
+) -> None:
+    files = {name: pictures.png(seed) for seed, name in enumerate(["both.png", "alone.png", "bad.png"])}
+    captions = {"both.png": ["fine", "unknown"], "alone.png": ["unknown 2"], "bad.png": ["wrong", "unclear"]}
+    scores = {"fine": 0.4, "unknown": None, "unknown 2": None, "wrong": 0.1, "unclear": 0.25}
+    judged = tiny(files, captions, quality={"unverified_languages": "export"}, shard_size=3)
+    judged = judged.ingested().filtered().captioned().judged(scores)
+    report = judged.report(Stage.CHECKED)
+    report.samples.check("samples")
+    report.captions.check("captions")
+    kept = {row["key"]: row["best_score"] for row in judged.rows(Step.CHECKED, "samples")}
+    assert kept == {"both.png": pytest.approx(0.4), "alone.png": None}
+    assert report.score_sum == pytest.approx(0.4) and report.reasons == {"borderline": 1}
+    [manifest] = [judged.dataset.manifest(shard, Step.CHECKED) for shard in judged.shards]
+    assert (manifest.facts["score_count"], manifest.facts["unverified"]) == (1, 2)
+    texts = {row["text"]: row["score"] for row in judged.rows(Step.CHECKED, "captions")}
+    assert texts == {"fine": pytest.approx(0.4), "unknown": None, "unknown 2": None}
+    exported = {row["key"]: row["best_score"] for row in judged.exported().rows(Step.FINAL, "samples")}
+    assert exported == kept
+
+
 def test_no_captions() -> None:
     band = banded([], judges(CLIP))
     assert (len(band.outcome), len(band.code), len(band.bound)) == (0, 0, 0)

@@ -34,6 +34,14 @@ def test_a_short_text_and_a_language_that_cannot_be_named_contradict_nothing() -
     assert [one.contradicted for one in told] == [False, False]
 
 
+def test_letters_tell_what_a_short_text_is_not_in() -> None:
+    texts = ["一只红苹果。", "どくキノコ", "Пальма.", "白孔雀", "Ein A と B", "π", "ヌー の あかちゃん"]
+    told = tell(["fr", "ja", "es", "ja", "de", "en", "zh"], texts, "en")
+    assert [one.contradicted for one in told] == [True, False, True, False, False, False, True]
+    assert [one.identified for one in told] == [None] * 7
+    assert not tell(["ja"], ["An F-22 Raptor."], "en")[0].contradicted, "a name in Latin letters may stand anywhere"
+
+
 def test_a_contradicted_caption_is_held_and_its_sample_lives_by_another(
     pictures: Any, tiny_in: Callable[..., Any], tmp_path: Any
 ) -> None:

@@ -75,6 +75,64 @@ def test_a_score_is_the_cosine_of_its_two_embeddings(scored: Any) -> None:
     )
 
 
+def test_a_score_says_which_weights_gave_it(scored: Any) -> None:
+    from vlmdata.measure.encoder import load_encoder
+
+    weights = {row["language"]: row["weights"] for row in scored.rows(Step.SCORES, "scores")}
+    assert weights["en"] == load_encoder("starter", None, "cpu").weights and weights["ja"] is None
+
+
+def open_clip_by_hand(model: str, pretrained: str | None) -> tuple[Any, Any, Any]:
+    """Model, transform and tokenizer as somebody without this library has them."""
+    import open_clip
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    from vlmdata.models.load import load_parts
+    from vlmdata.models.source import resolve
+
+    if pretrained is None:
+        parts = load_parts(resolve(model))
+        return parts.model, image_transform_v2(PreprocessCfg(**parts.preprocess), is_train=False), parts.tokenizer
+    net, _, transform = open_clip.create_model_and_transforms(model, pretrained=pretrained)
+    return net.eval(), transform, open_clip.get_tokenizer(model)
+
+
+@pytest.mark.parametrize("model", ["starter", "ViT-S-32-alt"])
+def test_scores_are_those_of_open_clip_itself(
+    model: str, pictures: Any, tiny: Callable[..., Any], tmp_path: Path
+) -> None:
+    import open_clip
+    import torch
+    from PIL import Image
+
+    weights = None
+    if model != "starter":
+        torch.manual_seed(0)
+        torch.save(open_clip.create_model(model, load_weights=False).state_dict(), weights := tmp_path / "weights.pt")
+    files = {f"{seed}.png": pictures.png(seed, 300, 260) for seed in range(5)}
+    captions = {name: [f"a picture called {name}", "a dog " * seed + "and a cat"] for seed, name in enumerate(files)}
+    pretrained = str(weights) if weights else None
+    config = STARTER.model_copy(update={"model": model, "pretrained": pretrained})
+    built = tiny(files, captions, shard_size=5).ingested().filtered().captioned().each(score_shard, config)
+    found = {row["caption_id"]: row["score"] for row in built.rows(Step.SCORES, "scores")}
+    keys = {row["id"]: row["key"] for row in built.rows(Step.CAPTIONED, "samples")}
+    net, transform, tokenizer = open_clip_by_hand(model, pretrained)
+    for row in built.rows(Step.CAPTIONED, "captions"):
+        with Image.open(f"{built.config.source.path}/{keys[row['id']]}") as image, torch.inference_mode():
+            one = net.encode_image(transform(image.convert("RGB"))[None], normalize=True)
+            other = net.encode_text(tokenizer([row["text"]]), normalize=True)
+        assert found[row["caption_id"]] == pytest.approx(float((one @ other.T).item()), abs=1e-4)
+
+
+def test_a_caption_over_the_context_is_counted(pictures: Any, tiny: Callable[..., Any]) -> None:
+    captions = {"1.png": ["a cat", "a cat and a dog " * 200]}
+    filtered = tiny({"1.png": pictures.png(1)}, captions, filter={"max_caption_chars": 9_999}).ingested().filtered()
+    scored = filtered.captioned().each(score_shard, STARTER)
+    [manifest] = [scored.dataset.manifest(shard, Step.SCORES) for shard in scored.shards]
+    assert manifest.facts["truncated"] == 1
+    assert [row["truncated"] for row in scored.rows(Step.SCORES, "scores")] == [False, True]
+
+
 def test_one_model_may_judge_two_languages_with_bounds_of_their_own(captioned: Any, scored: Any) -> None:
     config = STARTER.model_copy(update={"languages": {"de": SAME_WITH_OTHER_BOUNDS}, "accept_above": 0.99})
     judged = captioned.each(score_shard, config).each(judge_shard, config)

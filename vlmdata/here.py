@@ -1,0 +1,60 @@
+"""Stages on threads of this process, for commands that look before a build; it finds their checkpoints there.
+
+No run is recorded: what is done here is not what `status`, `failures` and `retry` look at next.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from vlmdata.checkpoint import Dataset, Shard
+from vlmdata.config import BuildConfig
+from vlmdata.layout import Step
+from vlmdata.progress import begin, done, end
+
+
+def filter_here(dataset: Dataset, config: BuildConfig) -> list[Shard]:
+    """Every shard as 01_filtered leaves it.
+
+    Raises:
+        SourceError: the source cannot be read.
+        StoreError: the store refuses.
+    """
+    from vlmdata.filtering.duplicates import find_duplicates
+    from vlmdata.filtering.shards import filter_shard
+    from vlmdata.ingest.shards import ingest_shard, list_source
+    from vlmdata.measure.facts import measure_shard
+
+    raw = _each(Step.RAW, list_source(dataset, config), lambda shard: ingest_shard(dataset, shard, config))
+    measured = _each(Step.FACTS, raw, lambda shard: measure_shard(dataset, shard, config.filter))
+    decided = find_duplicates(dataset, measured, config.filter, config.dedup)
+    return _each(Step.FILTERED, decided, lambda shard: filter_shard(dataset, shard, config.filter, config.dedup))
+
+
+def with_own_captions_here(dataset: Dataset, config: BuildConfig) -> list[Shard]:
+    """Every shard as 02_captioned leaves it if nobody is asked: pictures with the captions of their source.
+
+    Raises:
+        SourceError: the source cannot be read.
+        StoreError: the store refuses.
+    """
+    from vlmdata.captioning.shards import caption_shard
+
+    nobody = config.caption.model_copy(update={"policy": "none"})
+    filtered = filter_here(dataset, config)
+    return _each(Step.CAPTIONED, filtered, lambda shard: caption_shard(dataset, shard, nobody))
+
+
+def _each(step: Step, shards: Sequence[Shard], make: Callable[[Shard], Shard]) -> list[Shard]:
+    def one(shard: Shard) -> Shard:
+        made = make(shard)
+        done(step, shard.rows)
+        return made
+
+    begin(step, sum(shard.rows for shard in shards))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        made = list(pool.map(one, shards))
+    end(step)
+    return made
