@@ -207,7 +207,7 @@ class CaptionConfig(Section):
 class LanguageModel(Section):
     """The model that judges captions of one language."""
 
-    model: str = Field(description="starter, an open_clip name, hf-hub:…, or a folder.")
+    model: str = Field(description="starter, starter-multilingual, an open_clip name, hf-hub:…, or a folder.")
     pretrained: str | None = Field(default=None, description="A tag or a local weights file.")
     accept_above: float | Literal["auto"] = Field(default="auto", description="As quality.accept_above.")
     reject_below: float | Literal["auto"] = Field(default="auto", description="As quality.reject_below.")
@@ -238,7 +238,9 @@ class ScoreBounds(Section):
 class QualityConfig(Section):
     """Stage 03: CLIPScore and its bands."""
 
-    model: str = Field(default="ViT-B-32", description="starter, an open_clip name, hf-hub:…, or a folder.")
+    model: str = Field(
+        default="ViT-B-32", description="starter, starter-multilingual, an open_clip name, hf-hub:…, or a folder."
+    )
     pretrained: str | None = Field(default="openai", description="A tag or a local weights file.")
     accept_above: float | Literal["auto"] = Field(
         default="auto", description="A caption scoring above this is accepted; auto: the model's calibration."

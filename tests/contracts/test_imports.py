@@ -63,7 +63,11 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 # Made of numba or torch, and imported only where they are about to run.
-LATE = {"vlmdata.filtering.hamming_kernels", "vlmdata.models.starter.head"}
+LATE = {
+    "vlmdata.filtering.hamming_kernels",
+    "vlmdata.models.starter.head",
+    "vlmdata.models.starter_multilingual.text_tower",
+}
 
 
 def modules() -> list[str]:

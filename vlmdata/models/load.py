@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from vlmdata.errors import ConfigError
-from vlmdata.models import starter
+from vlmdata.models import starter, starter_multilingual
 from vlmdata.models.source import HUB_PREFIX, ModelSource, read_config
-from vlmdata.models.starter.build import Parts, build
+from vlmdata.models.starter.build import Parts
 
 ESCAPE = f"give a local weights file, or use model: {starter.NAME}, which needs no download"
 
@@ -23,7 +23,7 @@ def load_parts(source: ModelSource) -> Parts:
         ConfigError: the tag is unknown, weights cannot be had, or they do not fit the model.
     """
     if source.kind == "starter":
-        return build()
+        return _build_starter(source.model)
     if source.kind == "folder":
         return _load_folder(Path(source.model))
     if source.kind == "file":
@@ -34,6 +34,14 @@ def load_parts(source: ModelSource) -> Parts:
         with _told(f"model: {name} could not be loaded from the hub or its cache; {ESCAPE}"):
             return _create(source.model, require_pretrained=True)
     return _load_tag(source)
+
+
+def _build_starter(name: str) -> Parts:
+    if name == starter_multilingual.NAME:
+        from vlmdata.models.starter_multilingual.build import build
+    else:
+        from vlmdata.models.starter.build import build
+    return build()
 
 
 def _load_tag(source: ModelSource) -> Parts:

@@ -1,6 +1,6 @@
 """Where a model's weights are, and a name for their content; nothing here loads torch.
 
-Four kinds of model reach the same seam: `starter`, an open_clip name with a
+Four kinds of model reach the same seam: the starters, an open_clip name with a
 tag or a local file, `hf-hub:owner/name`, and a folder that holds
 `open_clip_config.json` and weights.
 """
@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vlmdata.errors import ConfigError
-from vlmdata.models import starter
+from vlmdata.models import starter, starter_multilingual
 from vlmdata.models.languages import languages_of
 
 HUB_PREFIX = "hf-hub:"
+STARTERS = {module.NAME: module for module in (starter, starter_multilingual)}
+"""The models that ship, by name."""
 CONFIG_NAME = "open_clip_config.json"
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 # open_clip's own order, so that a folder means here what it means there.
@@ -63,8 +65,8 @@ def resolve(model: str, pretrained: str | None = None) -> ModelSource:
     Raises:
         ConfigError: the model's name is unknown, a tag is missing, or a folder lacks its files.
     """
-    if model == starter.NAME:
-        return ModelSource("starter", model, None, starter.WEIGHTS, starter.CONFIG)
+    if model in STARTERS:
+        return ModelSource("starter", model, None, STARTERS[model].WEIGHTS, STARTERS[model].CONFIG)
     if model.startswith(HUB_PREFIX):
         return ModelSource("hub", model, None, None, None)
     # A folder that happens to be called ViT-B-32 does not hide the model of that name.
@@ -141,7 +143,7 @@ def _built_in(model: str, pretrained: str | None) -> ModelSource:
     configs = built_in_configs()
     name = model.replace("/", "-")
     if name not in configs:
-        near = difflib.get_close_matches(name, [starter.NAME, *configs], n=3, cutoff=0.4)
+        near = difflib.get_close_matches(name, [*STARTERS, *configs], n=3, cutoff=0.4)
         hint = f"nearest: {', '.join(near)}" if near else f"for example {starter.NAME} or ViT-B-32"
         raise ConfigError(f"model: {model!r} is no open_clip model, no {HUB_PREFIX} name and no folder; {hint}")
     if pretrained is None:

@@ -1,0 +1,86 @@
+"""The recipe of `starter`: openclipart and emoji with English captions."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+from starter.drawings import openclipart
+from starter.emoji import fetch_emoji
+from starter.evaluation import measure
+from starter.features import Towers
+from starter.files import Folder
+from starter.rendering import apart, render, render_stamps
+from starter.stamps import ENGLISH, gallery, stamps
+from starter.training import BATCH, EPOCHS, VIEWS, Item, Pairs, class_names, pairs_of, start_from_bridge, train
+from vlmdata.models import starter
+from vlmdata.models.calibration import FILE_NAME, calibrate
+from vlmdata.models.source import read_config
+from vlmdata.models.starter.build import TRAINED, tower_hashes, untrained
+
+# Places among a drawing's captions.
+TITLE, FULL = 0, 1
+NOTE = "openclipart drawings that were not trained on, with their titles; by examples/train_starter.py"
+
+
+def main(options: Namespace) -> None:
+    """Make the folder of `starter`."""
+    import torch
+
+    drawings = openclipart(options.openclipart)
+    for icons in fetch_emoji(options.work):
+        drawings += icons.drawings.values()
+    found = stamps(options.stamps)
+    pictures = render(drawings, options.work / "pictures")
+    stamp_pictures = render_stamps(found, options.work / "pictures")
+    held = [drawing for drawing in drawings if drawing.part == "held out" and drawing.key in pictures]
+    measured_on = [*(pictures[drawing.key] for drawing in held), *stamp_pictures.values()]
+    train_on = apart([drawing for drawing in drawings if drawing.part == "train"], pictures, measured_on)
+
+    torch.manual_seed(options.seed)  # the projections are drawn as the model is built
+    towers = Towers(untrained(read_config(starter.CONFIG)), options.work, "texts")
+    pairs = pairs_of(towers, pictures, [(d.key, d.captions()) for d in train_on], VIEWS)
+    held_out = pairs_of(towers, pictures, [(d.key, d.captions()) for d in held], 1)
+    items: list[Item] = gallery(found, stamp_pictures, ENGLISH)
+    described = pairs_of(towers, stamp_pictures, items, 1)
+
+    model, folder = towers.parts.model, Folder(options.out, starter.NAME, starter.WEIGHTS.name)
+    start_from_bridge(model.visual.head, class_names(towers))
+    torch.nn.init.eye_(model.text.proj.weight)
+    bridge = table(model, held_out, described)
+    train(model, pairs, EPOCHS)
+    folder.save(model, TRAINED)
+    folder.write_config(starter.CONFIG, towers=tower_hashes())
+    trained = table(model, held_out, described)
+    # Titles alone: a list of keywords scores higher than what people write as a caption.
+    titles = measure(model, held_out, TITLE)
+    bands = calibrate(titles.matched, titles.shuffled)
+    folder.write_calibration(bands, "en", NOTE, FILE_NAME)
+    sources = Counter(drawing.source for drawing in train_on)
+    folder.write_card(
+        "english.md",
+        **asdict(bands),
+        bridge=bridge,
+        trained=trained,
+        size=folder.megabytes,
+        dim=model.text.output_dim,
+        context=towers.parts.tokenizer.context_length,
+        count=len(train_on),
+        sources=", ".join(f"{count:,} {source}" for source, count in sorted(sources.items())),
+        seed=options.seed,
+        epochs=EPOCHS,
+        batch=BATCH,
+    )
+    print(bridge, trained, sep="\n")
+
+
+def table(model: Any, held_out: Pairs, described: Pairs) -> str:
+    """What the card shows of a model: a row for each gallery."""
+    galleries = {
+        "held-out openclipart, title and keywords": (held_out, FULL),
+        "held-out openclipart, title": (held_out, TITLE),
+        "Tux Paint stamps, description": (described, TITLE),
+    }
+    return "\n".join(measure(model, *what).row(name) for name, what in galleries.items())

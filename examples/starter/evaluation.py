@@ -1,0 +1,50 @@
+"""Retrieval and AUC on pictures that were not trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from starter.training import Pairs, embed
+from vlmdata.models.calibration import auc, pair_scores
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A gallery of n pictures and captions: R@1, R@5, R@10 in percent both ways, AUC, and scores of pairs."""
+
+    n: int
+    to_text: tuple[float, float, float]
+    to_image: tuple[float, float, float]
+    auc: float
+    matched: Any
+    shuffled: Any
+
+    def row(self, name: str) -> str:
+        """A row of a card's table."""
+        there, back = (" / ".join(f"{share:.1f}" for share in way) for way in (self.to_text, self.to_image))
+        return f"| {name} | {self.n:,} | {there} | {back} | {self.auc:.3f} |"
+
+
+def measure(model: Any, pairs: Pairs, caption: int) -> Measured:
+    """How well pictures find one of their captions among all, and the other way."""
+    images, texts = embed(model, pairs, caption)
+    matched, shuffled = pair_scores(images, texts)
+    return Measured(
+        n=len(images),
+        to_text=recall(images, texts),
+        to_image=recall(texts, images),
+        auc=auc(matched, shuffled),
+        matched=matched,
+        shuffled=shuffled,
+    )
+
+
+def recall(queries: Any, gallery: Any) -> tuple[float, float, float]:
+    """R@1, R@5, R@10 in percent; row i of both belongs together, ties count against it."""
+    scores = queries @ gallery.T
+    ranks = (scores >= np.diag(scores)[:, None]).sum(axis=1)
+    one, five, ten = (float(100 * (ranks <= k).mean()) for k in (1, 5, 10))
+    return one, five, ten
