@@ -105,7 +105,8 @@ def _start() -> tuple[subprocess.Popen[bytes], str]:
     # Kept in memory, the slots of a run that was killed with its server would never come back.
     quiet["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"] = "prefect.server.concurrency.lease_storage.filesystem"
     server = subprocess.Popen(
-        [sys.executable, "-c", _START, str(port)],
+        # -P: a file of the working folder that is called like a library is not that library.
+        [sys.executable, "-P", "-c", _START, str(port)],
         env={**os.environ, **quiet},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -141,7 +142,9 @@ def _wait(server: subprocess.Popen[bytes], url: str) -> None:
                     return
         except (URLError, OSError):
             time.sleep(0.1)
+    ended = server.poll()
+    how = f"within {_PATIENCE_S} s" if ended is None else f"and ended with {ended}"
     raise VlmdataError(
-        f"Prefect's server did not start within {_PATIENCE_S} s; run `prefect server start` to see why, "
+        f"Prefect's server did not start {how}; run `prefect server start` to see why, "
         "or set PREFECT_API_URL to a server that runs"
     )
