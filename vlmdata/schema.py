@@ -194,6 +194,7 @@ SCORES = pa.schema(
         _field("preprocessing", pa.string(), "hash of resolution, interpolation, mean and std"),
         _field("precision", pa.string(), "fp32 | bf16"),
         _field("language", pa.string(), "the language it was scored in", nullable=False),
+        _field("tokens", pa.int32(), "as the model counts them, marks included; at most one more than it reads"),
         _field("truncated", pa.bool_(), "longer than the model's context"),
         _field("identified", pa.string(), "the language that the text is surely in; null: it is too short to tell"),
         _field("contradicted", pa.bool_(), "the text is in another language than it declares"),

@@ -153,6 +153,7 @@ def given_scores(dataset: Dataset, shard: Shard, scores: Mapping[str, float | No
     captions = dataset.read(shard, Step.CAPTIONED, "captions")
     values = [scores.get(text, 0.5) for text in captions["text"].to_pylist()]
     known = {"score": pa.array(values, pa.float32()), "language": pa.array(captions["lang"]).fill_null("en")}
+    known["tokens"] = pa.array([2 * len(text) for text in captions["text"].to_pylist()], pa.int32())
     table = filled(SCORES, len(values), id=captions["id"], caption_id=captions["caption_id"], model="given", **known)
     counts = Counts(came=len(values), kept=len(values))
     key = step_key(Step.SCORES, captions["caption_id"].to_pylist(), [str(value) for value in values])

@@ -80,7 +80,8 @@ class _Visit:
         try:
             return await self._until_its_end(subject, entry, body, self._endings.sent(subject.question, picture))
         finally:
-            await lines.on_a_thread(self._manners.transport.forget, picture)
+            if picture.url is not None:
+                await lines.on_a_thread(self._manners.transport.forget, picture)
 
     async def _until_its_end(
         self, subject: Subject, entry: Entry | None, body: bytes, sent: tuple[int, ...]

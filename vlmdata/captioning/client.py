@@ -26,7 +26,7 @@ class CaptionClient:
         self.endpoint = endpoint
         self.provider = provider
         self.config = config
-        self._url = endpoint.base_url + provider.path
+        self._url = httpx.URL(endpoint.base_url + provider.path)
         self._headers = {**provider.headers(endpoint.key), "accept-encoding": "identity"}
 
     async def send(self, line: lines.Line, body: bytes) -> Answer | Fault:

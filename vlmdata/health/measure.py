@@ -15,21 +15,19 @@ from vlmdata.health.buckets import SHAPES, SIDES, bin_low
 from vlmdata.health.counting import common_values, count
 from vlmdata.health.health import DISTRIBUTIONS, JUDGED, SCORES, STAGES, Health
 from vlmdata.health.lengths import LENGTHS, lengths
-from vlmdata.health.reading import LENGTH_UNITS, CountTokens
+from vlmdata.health.reading import LENGTH_UNITS
 from vlmdata.layout import Stage
 from vlmdata.runs import Run
 from vlmdata.status import describe_run
 
 
-def measure_health(run: Run, count_tokens: CountTokens | None = None) -> Health:
+def measure_health(run: Run) -> Health:
     """Count what a run kept at the last checkpoint that it reached, and every score that it gave.
 
     Memory holds a few shards and the distinct values, whatever the size of the set.
 
     Args:
         run: Finished, stopped or under way.
-        count_tokens: How many tokens texts have; none: tokens are not counted, for a tokenizer
-            takes far longer than all the rest. Called from several threads.
 
     Raises:
         StoreError: a checkpoint is gone or damaged.
@@ -37,7 +35,7 @@ def measure_health(run: Run, count_tokens: CountTokens | None = None) -> Health:
     stage, shards = _last_checkpoint(run)
     told = describe_run(run)["stages"]
     pictures = _pictures(run, stage, shards)
-    written, length_counts = _captions(run, stage, shards, count_tokens)
+    written, length_counts = _captions(run, stage, shards)
     judged, scores, truncated = _scores(run, shards if stage is Stage.CHECKED else ())
     distributions = pa.concat_tables([*pictures, *written, *(_binned(*pair) for pair in length_counts.items())])
     figures = _figures(distributions, judged, told)
@@ -72,11 +70,9 @@ def _pictures(run: Run, stage: Stage, shards: Sequence[Shard]) -> list[pa.Table]
     ]
 
 
-def _captions(
-    run: Run, stage: Stage, shards: Sequence[Shard], count_tokens: CountTokens | None
-) -> tuple[list[pa.Table], dict[str, pa.Table]]:
+def _captions(run: Run, stage: Stage, shards: Sequence[Shard]) -> tuple[list[pa.Table], dict[str, pa.Table]]:
     """Distributions of languages and origins; and how often each length occurs in each language, by unit."""
-    tables = reading.captions(run.dataset, stage, shards, count_tokens)
+    tables = reading.captions(run.dataset, stage, shards)
     groups = [("language",), ("origin",), *(("language", unit) for unit in LENGTH_UNITS)]
     languages, origins, *counted = count(reading.CAPTIONS, tables, groups)
     folded = {unit: common_values(table, "language") for unit, table in zip(LENGTH_UNITS, counted, strict=True)}

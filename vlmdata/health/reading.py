@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -17,9 +17,6 @@ from vlmdata.layout import Stage, Step
 from vlmdata.measure.language import UNDETERMINED
 from vlmdata.schema import MADE
 
-CountTokens = Callable[[Sequence[str]], Sequence[int]]
-"""How many tokens each text has."""
-
 IMAGES = pa.schema([("size", pa.int8()), ("aspect_ratio", pa.int8()), ("license", pa.string())])
 """Pictures: their buckets, null before they are measured, and their licence as the source states it."""
 
@@ -28,7 +25,7 @@ LENGTH_UNITS = ("words", "characters", "tokens")
 CAPTIONS = pa.schema(
     [("language", pa.string()), ("origin", pa.string()), *((unit, pa.int32()) for unit in LENGTH_UNITS)]
 )
-"""Captions: language, who wrote them, and lengths; tokens are null where nobody counts them."""
+"""Captions: language, who wrote them, and lengths; tokens are null where no model read it."""
 
 SCORED = pa.schema(
     [
@@ -51,11 +48,9 @@ def images(dataset: Dataset, stage: Stage, shards: Iterable[Shard]) -> Iterator[
     return _ahead(lambda shard: _images(dataset, stage, shard), shards)
 
 
-def captions(
-    dataset: Dataset, stage: Stage, shards: Iterable[Shard], count_tokens: CountTokens | None
-) -> Iterator[pa.Table]:
+def captions(dataset: Dataset, stage: Stage, shards: Iterable[Shard]) -> Iterator[pa.Table]:
     """What a stage kept: a table of `CAPTIONS` a shard."""
-    return _ahead(lambda shard: _captions(dataset, stage, shard, count_tokens), shards)
+    return _ahead(lambda shard: _captions(dataset, stage, shard), shards)
 
 
 def scored(dataset: Dataset, shards: Iterable[Shard]) -> Iterator[pa.Table]:
@@ -86,13 +81,13 @@ def _images(dataset: Dataset, stage: Stage, shard: Shard) -> pa.Table:
     return pa.table([size, aspect, _short(rows["license"])], schema=IMAGES)
 
 
-def _captions(dataset: Dataset, stage: Stage, shard: Shard, count_tokens: CountTokens | None) -> pa.Table:
-    language = "language" if stage is Stage.CHECKED else "lang"
-    rows = dataset.read(shard, Step(stage.value), "captions", [language, "origin", "text"])
+def _captions(dataset: Dataset, stage: Stage, shard: Shard) -> pa.Table:
+    wanted = ["language", "tokens"] if stage is Stage.CHECKED else ["lang"]
+    rows = dataset.read(shard, Step(stage.value), "captions", [*wanted, "origin", "text"])
     texts = rows["text"]
-    tokens = pa.nulls(rows.num_rows) if count_tokens is None else pa.array(count_tokens(texts.to_pylist()))
+    tokens = rows["tokens"] if stage is Stage.CHECKED else pa.nulls(rows.num_rows)
     lengths = [column.cast(pa.int32()) for column in (word_counts(texts), pc.utf8_length(texts), tokens)]
-    return pa.table([_primary(rows[language]), _written_by(rows["origin"]), *lengths], schema=CAPTIONS)
+    return pa.table([_primary(rows[wanted[0]]), _written_by(rows["origin"]), *lengths], schema=CAPTIONS)
 
 
 def _scored(dataset: Dataset, shard: Shard) -> pa.Table:

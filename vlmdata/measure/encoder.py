@@ -128,14 +128,18 @@ class Encoder:
             vectors[rows] = self._joined(self._embed(self._net.encode_text, cut, self._text_batch))
         return vectors
 
-    def truncated(self, texts: Sequence[str]) -> list[bool]:
-        """For each text, whether it has more tokens than the model reads."""
-        empty, endless, *rows = self._tokenizer(["", "a " * self.context_length, *texts], self.context_length + 1)
-        padding = empty[-1]
-        # With one place more than there is, the last is filled exactly if the text did not fit;
-        # some tokenizers write the end mark as padding, and then the place before it tells.
-        place = -1 if endless[-1] != padding else -2
-        return [bool(row[place] != padding) for row in rows]
+    def token_counts(self, texts: Sequence[str]) -> NDArray[np.int32]:
+        """Tokens of each text, start and end marks among them: (n). One over the context means that it did not fit."""
+        if not texts:
+            return np.empty(0, np.int32)
+        # With one place more than the model reads, the last is filled exactly if the text did not fit.
+        rows = np.asarray(self._tokenizer(["", "a " * self.context_length, *texts], self.context_length + 1))
+        padding, last = rows[0, -1], rows.shape[1]
+        used = last - np.argmax(rows[:, ::-1] != padding, axis=1)
+        # Some tokenizers write the end mark as padding.
+        ends_as_padding = int(rows[1, -1] == padding)
+        counts: NDArray[np.int32] = (used[2:] + ends_as_padding).astype(np.int32)
+        return counts
 
     def _tokens(self, texts: Sequence[str]) -> Any:
         import torch

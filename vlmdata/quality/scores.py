@@ -117,7 +117,7 @@ def _scored(
     rows = captions.filter(mine)
     distinct = rows["text"].combine_chunks().dictionary_encode()
     unique_texts = distinct.dictionary.to_pylist()
-    cut = np.array(encoder.truncated(unique_texts), bool)[distinct.indices.to_numpy()]
+    tokens = encoder.token_counts(unique_texts)[distinct.indices.to_numpy()]
     texts_column = vector_column(encoder.texts(unique_texts)[distinct.indices.to_numpy()])
     texts = column_vectors(pa.chunked_array([texts_column]))
     scores = [pa.array(cosine(_of_rows(dataset.table(table), rows["id"]), texts)) for table in seen.tables]
@@ -133,7 +133,8 @@ def _scored(
         preprocessing=seen.plain.facts["preprocessing"],
         precision=seen.plain.facts["precision"],
         language=pa.array(spoken, pa.string()).filter(mine),
-        truncated=pa.array(cut),
+        tokens=pa.array(tokens),
+        truncated=pa.array(tokens > encoder.context_length),
     )
     return table, pa.table({"caption_id": rows["caption_id"], "embedding": texts_column})
 

@@ -70,7 +70,7 @@ def test_embeddings_are_unit_float32_of_the_stated_size(starter: Encoder, pictur
 def test_no_rows_give_no_embeddings(starter: Encoder, pictures: np.ndarray) -> None:
     assert starter.images(pictures[:0]).shape == (0, starter.dim)
     assert starter.texts([]).shape == (0, starter.dim)
-    assert starter.truncated([]) == []
+    assert starter.token_counts([]).shape == (0,)
 
 
 def test_an_image_embeds_to_the_same_bits_whatever_it_is_batched_with(starter: Encoder, pictures: np.ndarray) -> None:
@@ -170,7 +170,13 @@ def test_truncated_means_more_tokens_than_the_model_reads(starter: Encoder, tmp_
     # One word is one token here; both tokenizers add a start and an end mark.
     for encoder in (starter, load_encoder(str(save_tiny(tmp_path / "tiny")), device="cpu")):
         fits = "cat " * (encoder.context_length - 2)
-        assert encoder.truncated([SHORT, fits, fits + "cat", ""]) == [False, False, True, False]
+        whole = encoder.context_length
+        assert encoder.token_counts(["cat", fits, fits + "cat", fits + fits, ""]).tolist() == [
+            3,
+            whole,
+            *[whole + 1] * 2,
+            2,
+        ]
 
 
 def test_threads_that_ask_at_once_share_one_encoder(tmp_path: Path, pictures: np.ndarray) -> None:
