@@ -66,8 +66,6 @@ def _stage(folder: Path, url: str, number: int) -> dict[str, float]:
 
 
 def _one_stage(folder: Path, url: str, number: int) -> None:
-    import resource
-
     from vlmdata.captioning.shards import caption_shard
     from vlmdata.checkpoint import Counts, Dataset, Result, Shard, run_once
     from vlmdata.config import CaptionConfig
@@ -99,8 +97,13 @@ def _one_stage(folder: Path, url: str, number: int) -> None:
     seconds = time.perf_counter() - start
     if sum(dataset.manifest(shard, Step.CAPTIONED).samples.kept for shard in done) != number:
         raise RuntimeError("not every picture was captioned")
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"seconds": seconds, "memory_mb": memory}))
+    print(json.dumps({"seconds": seconds, "memory_mb": _peak_mb()}))
+
+
+def _peak_mb() -> float:
+    """This program's own peak: `ru_maxrss` would be that of the one that started it, if it was larger."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
 
 
 def _picture(number: int) -> bytes:
