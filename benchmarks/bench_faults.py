@@ -29,6 +29,7 @@ from vlmdata.config_reading import parse_config
 from vlmdata.here import with_own_captions_here
 from vlmdata.layout import Step
 from vlmdata.quality.bands import judge_shard
+from vlmdata.quality.scorers import measure_marks
 from vlmdata.quality.scores import score_shard
 
 SAMPLE = ROOT / "examples" / "stamps"
@@ -175,7 +176,7 @@ def _rows(dataset: Dataset, shards: Sequence[Shard], planted: Planted, config: B
         *_both("writing in the picture (2 %), mirrored score", _marked(dataset, shards, names), planted.written_on),
     ]
     if config.quality.scorers:
-        written = _written(dataset, shards)
+        written = _written(dataset, shards, names, config)
         rows += _both("writing in the picture (2 %), text scorer", written, planted.written_on - copies)
     return rows
 
@@ -194,10 +195,11 @@ def _marked(dataset: Dataset, shards: Sequence[Shard], names: dict[str, str]) ->
     return {names[one] for one in rows.filter(pc.fill_null(marked, False))["id"].to_pylist()}
 
 
-def _written(dataset: Dataset, shards: Sequence[Shard]) -> set[str]:
-    """Among those that were exported: the scorer's column goes with them."""
-    rows = _all(dataset, shards, Step.CHECKED, "samples", ["key", "text_area"])
-    return set(rows.filter(pc.fill_null(pc.greater(rows["text_area"], TEXT_AREA), False))["key"].to_pylist())
+def _written(dataset: Dataset, shards: Sequence[Shard], names: dict[str, str], config: BuildConfig) -> set[str]:
+    marks = [measure_marks(dataset, shard, config.quality)["text_area"].tables["marks"] for shard in shards]
+    rows = pa.concat_tables([dataset.table(table) for table in marks])
+    found = rows.filter(pc.fill_null(pc.greater(rows["value"], TEXT_AREA), False))
+    return {names[one] for one in found["id"].to_pylist()}
 
 
 def _all(dataset: Dataset, shards: Sequence[Shard], step: Step, table: str, names: list[str]) -> pa.Table:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from vlmdata.cli_arguments import as_iso, classes_of, dataset_at, done_otherwise, stage_of, stages_of
 from vlmdata.errors import BuildIncomplete, ConfigError, GateFailed, VlmdataError
 
 app = typer.Typer(
@@ -63,7 +64,7 @@ def build(
     named = (("store", store), ("engine", engine))
     # As JSON, which is YAML: a path that holds " #" or looks like a number stays that path.
     overrides += [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in named if value is not None]
-    told = _build(load_config(config, overrides), _stage(to), verbose)
+    told = _build(load_config(config, overrides), stage_of(to), verbose)
     print_funnel({**told, "message": None})
     _end(told)
 
@@ -83,7 +84,7 @@ def plan(
 
     read = load_config(config, set_ or [])
     preflight(read)
-    dataset = _dataset(read.store, read.dataset)
+    dataset = dataset_at(read.store, read.dataset)
     with progress_bars():
         filtered = filter_here(dataset, read)
     planned = plan_captions(dataset, filtered, read.caption)
@@ -118,7 +119,7 @@ def calibrate(
     calibrated_judge(read.quality, wanted)
     read = read.model_copy(update={"quality": uncalibrated(read.quality)})
     preflight(read)
-    dataset = _dataset(read.store, read.dataset)
+    dataset = dataset_at(read.store, read.dataset)
     with progress_bars():
         shards = with_own_captions_here(dataset, read)
         report = calibrate_dataset(dataset, shards, read.quality, wanted, sample, keep)
@@ -141,7 +142,7 @@ def health(
     from vlmdata.health.render import as_lines
     from vlmdata.health.saved import newest, previous
 
-    run, found = newest(_dataset(store, dataset))
+    run, found = newest(dataset_at(store, dataset))
     if as_json:
         typer.echo(json.dumps(found.as_json(), indent=2, ensure_ascii=False))
     else:
@@ -161,10 +162,10 @@ def failures(
     from vlmdata.console import print_failures
     from vlmdata.failures import failures as ledger
 
-    rows = ledger(_dataset(store, dataset), _stages(stage), _failure_classes(class_))
+    rows = ledger(dataset_at(store, dataset), stages_of(stage), classes_of(class_))
     if as_json:
         for row in rows.to_pylist():
-            typer.echo(json.dumps(row, ensure_ascii=False, default=_iso))
+            typer.echo(json.dumps(row, ensure_ascii=False, default=as_iso))
     else:
         print_failures(rows)
 
@@ -188,9 +189,9 @@ def retry(
     from vlmdata.preflight import preflight
     from vlmdata.runs import config_of_newest
 
-    opened = _dataset(store, dataset)
-    stages, classes = _stages(stage), _failure_classes(class_)
-    config = _done_otherwise(config_of_newest(opened), set_ or [])
+    opened = dataset_at(store, dataset)
+    stages, classes = stages_of(stage), classes_of(class_)
+    config = done_otherwise(config_of_newest(opened), set_ or [])
     failed = ledger(opened, stages, classes)
     tried = may_be_mended(failed)
     print_retry(tried, failed.num_rows)
@@ -214,7 +215,7 @@ def status(
     from vlmdata.console import print_funnel
     from vlmdata.status import status as read_status
 
-    told = read_status(_dataset(store, dataset))
+    told = read_status(dataset_at(store, dataset))
     if as_json:
         typer.echo(json.dumps(told, indent=2))
     else:
@@ -232,7 +233,7 @@ def explain(
     from vlmdata.console import print_story
     from vlmdata.explain import explain as tell
 
-    story = tell(_dataset(store, dataset), sample_id)
+    story = tell(dataset_at(store, dataset), sample_id)
     if as_json:
         typer.echo(json.dumps(story, indent=2, ensure_ascii=False))
     else:
@@ -249,7 +250,7 @@ def demo(
     from vlmdata.demo import config_of, expected_troubles, next_commands
 
     config = config_of(sample, directory)
-    told = _build(config, _stage("04_final"), verbose, stand_in_captioner=True)
+    told = _build(config, stage_of("04_final"), verbose, stand_in_captioner=True)
     from vlmdata.console import print_funnel, print_lines
 
     print_funnel({**told, "message": None})
@@ -369,58 +370,6 @@ def _end(told: dict[str, Any]) -> None:
 
     if told["outcome"] == IN_PART:
         raise BuildIncomplete(told["message"])
-
-
-def _done_otherwise(config: Any, overrides: list[str]) -> Any:
-    """The config with other limits, addresses or patience: nothing that would make it another dataset."""
-    from vlmdata.config_reading import with_overrides
-
-    changed = with_overrides(config, overrides)
-    if changed.settings() != config.settings():
-        raise ConfigError(
-            f"--set {' '.join(overrides)}: would change what comes out, and retry only goes on with it; "
-            "expected what says how it is done, such as caption.max_cost; for another outcome: vlmdata build"
-        )
-    return changed
-
-
-def _stage(name: str, option: str = "--to") -> Any:
-    from vlmdata.layout import Stage
-
-    try:
-        return Stage(name)
-    except ValueError:
-        raise ConfigError(f"{option} {name!r}: expected one of {', '.join(Stage)}") from None
-
-
-def _iso(value: Any) -> str:
-    """A moment, as JSON has none."""
-    return str(value.isoformat())
-
-
-def _stages(names: list[str] | None) -> list[Any]:
-    from vlmdata.layout import Stage
-
-    return [_stage(name, "--stage") for name in names] if names else list(Stage)
-
-
-def _failure_classes(names: list[str] | None) -> list[str]:
-    from vlmdata.failures import CLASSES
-
-    for name in names or ():
-        if name not in CLASSES:
-            raise ConfigError(f"--class {name!r}: expected one of {', '.join(CLASSES)}")
-    return names or list(CLASSES)
-
-
-def _dataset(store: str, name: str) -> Any:
-    from vlmdata.checkpoint import Dataset
-    from vlmdata.config import dataset_name
-
-    try:
-        return Dataset(store, dataset_name(name))
-    except ValueError as error:
-        raise ConfigError(f"--dataset {name!r}: expected {error}") from None
 
 
 if __name__ == "__main__":

@@ -255,11 +255,11 @@ def test_a_prefect_server_that_is_not_there_is_one_line(monkeypatch: pytest.Monk
 
 
 def test_a_dataset_s_name_stays_in_its_store(tmp_path: Path) -> None:
-    from vlmdata.cli import _dataset
+    from vlmdata.cli_arguments import dataset_at
     from vlmdata.errors import ConfigError
 
     with pytest.raises(ConfigError, match="expected a name"):
-        _dataset(str(tmp_path), "../..")
+        dataset_at(str(tmp_path), "../..")
 
 
 def test_what_commands_a_terminal_is_written_out() -> None:

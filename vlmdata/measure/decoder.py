@@ -37,8 +37,6 @@ _START_S = 120.0
 """Patience with a decoder that starts on a busy machine."""
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "VECLIB_MAXIMUM_THREADS": "1"}
 """A decoder has one core: others decode beside it."""
-_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20)}
-"""glibc gives what a picture took to the next one, rather than back to the system: page faults took an eighth."""
 _GRACE_S = 10
 """A decoder ends itself this much after its time limit, if nobody is left to end it."""
 _LONGEST_ALARM_S = 10**9
@@ -157,7 +155,7 @@ class _Decoder:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 pass_fds=[self._file.fileno()],
-                env={**os.environ, **_ONE_THREAD, **_KEEP_MEMORY},
+                env={**os.environ, **_ONE_THREAD},
             )
             self._await_ready(self._process)
         return self._process

@@ -24,7 +24,7 @@ from vlmdata.measure.encoder import load_encoder
 from vlmdata.measure.language import primary
 from vlmdata.models.calibration import FEWEST, MATCHED_REJECTED, Bands, Calibration, calibrate
 from vlmdata.quality.drawing import Draw, one_each, places
-from vlmdata.quality.embeddings import column_vectors, embed_shard, vector_column
+from vlmdata.quality.embeddings import column_vectors, image_vectors, vector_column
 from vlmdata.quality.judges import Judge, judges, uncalibrated
 from vlmdata.quality.languages import tell
 from vlmdata.quality.matching import Matched, said_of, unit
@@ -190,10 +190,8 @@ def _embedded(
     for shard in shards:
         mine = drawn.filter(pc.equal(drawn["shard"], shard.name))
         if mine.num_rows:
-            pictures = dataset.table(embed_shard(dataset, shard, judge, device).tables["images"])
-            at = pc.index_in(mine["id"], value_set=pictures["id"])
             ids = mine["id"].to_pylist()
-            vectors.update(zip(ids, column_vectors(pictures["embedding"].take(at)), strict=True))
+            vectors.update(zip(ids, image_vectors(dataset, shard, judge, mine["id"], device), strict=True))
             captions = dataset.read(shard, Step.CAPTIONED, "captions", ["id", "text"])
             said.update(zip(ids, said_of(captions, ids), strict=True))
     rows = [row for row in drawn.select(["id", "text"]).to_pylist() if np.isfinite(vectors[row["id"]]).all()]

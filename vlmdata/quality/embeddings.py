@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from vlmdata.checkpoint import Counts, Dataset, Manifest, Result, Shard
+from vlmdata.errors import BrokenInvariant
 from vlmdata.layout import Step
 from vlmdata.measure.encoder import Encoder, load_encoder, precision_on
 from vlmdata.progress import advance
@@ -17,6 +19,8 @@ from vlmdata.quality.judges import Judge
 from vlmdata.quality.pictures import one_pass, opened, pictures_of
 
 Vectors = npt.NDArray[np.float32]
+TEXTS = "texts/"
+"""How the tables of captions' embeddings begin, one a judge."""
 
 
 def embed_shard(dataset: Dataset, shard: Shard, judge: Judge, device: str) -> Manifest:
@@ -64,6 +68,31 @@ def column_vectors(column: pa.ChunkedArray) -> Vectors:
     flat = whole.flatten().to_numpy(zero_copy_only=False)
     vectors: Vectors = flat.reshape(len(whole), whole.type.list_size).astype(np.float32)
     return vectors
+
+
+def image_vectors(dataset: Dataset, shard: Shard, judge: Judge, ids: pa.ChunkedArray, device: str) -> Vectors:
+    """Embeddings (n, dim) of some of a shard's pictures, from `embed_shard`."""
+    pictures = dataset.table(embed_shard(dataset, shard, judge, device).tables["images"])
+    return column_vectors(pictures["embedding"].take(pc.index_in(ids, value_set=pictures["id"])))
+
+
+def text_tables(dataset: Dataset, shard: Shard) -> list[pa.Table]:
+    """Captions' embeddings as stage 03 left them: a table (caption_id, embedding) for each judge."""
+    tables = dataset.manifest(shard, Step.SCORES).tables
+    return [dataset.table(tables[name]) for name in sorted(tables) if name.startswith(TEXTS)]
+
+
+def caption_vectors(tables: Sequence[pa.Table], caption_ids: pa.ChunkedArray, shard: Shard) -> Vectors:
+    """Embeddings (n, dim) of captions that one judge scored, from `text_tables`.
+
+    Raises:
+        BrokenInvariant: no table holds them all.
+    """
+    for table in tables:
+        at = pc.index_in(caption_ids, value_set=table["caption_id"])
+        if not at.null_count:
+            return column_vectors(table["embedding"].take(at))
+    raise BrokenInvariant(f"shard {shard.name}: captions were scored, and their embeddings are not there")
 
 
 def _embed(encoder: Encoder, pictures: Iterable[Any], views: Sequence[Step]) -> Vectors:

@@ -23,7 +23,7 @@ from vlmdata.errors import BrokenInvariant
 from vlmdata.layout import Step
 from vlmdata.models.calibration import FEWEST, auc
 from vlmdata.quality.drawing import Draw, one_each, places
-from vlmdata.quality.embeddings import column_vectors, embed_shard
+from vlmdata.quality.embeddings import caption_vectors, image_vectors, text_tables
 from vlmdata.quality.judges import Judge, Judges, judges
 from vlmdata.quality.matching import Matched, said_of
 from vlmdata.quality.scores import cosine
@@ -60,7 +60,6 @@ SAMPLE = 5_000
 """Most pairs that an AUC rests on."""
 AT_ONCE = 40_000
 """Pairs whose vectors are in memory together, in float16."""
-_TEXTS = "texts/"
 # Sums of whole billionths are the same in whichever order shards are added.
 _BILLION = 1_000_000_000
 _KEY = ["pair", "language", "model"]
@@ -135,21 +134,15 @@ class _Checkpoint:
 
     def image_vectors(self, judge: Judge, ids: pa.ChunkedArray) -> Vectors:
         """Embeddings (n, dim) of images."""
-        pictures = self.dataset.table(embed_shard(self.dataset, self.shard, judge, self._device).tables["images"])
-        return column_vectors(pictures["embedding"].take(pc.index_in(ids, value_set=pictures["id"])))
+        return image_vectors(self.dataset, self.shard, judge, ids, self._device)
 
     def text_vectors(self, caption_ids: pa.ChunkedArray) -> Vectors:
         """Embeddings (n, dim) of captions that one model scored."""
-        for table in self._texts:
-            at = pc.index_in(caption_ids, value_set=table["caption_id"])
-            if not at.null_count:
-                return column_vectors(table["embedding"].take(at))
-        raise BrokenInvariant(f"shard {self.shard.name}: captions were scored, and their embeddings are not there")
+        return caption_vectors(self._texts, caption_ids, self.shard)
 
     @cached_property
     def _texts(self) -> list[pa.Table]:
-        tables = self.dataset.manifest(self.shard, Step.SCORES).tables
-        return [self.dataset.table(tables[name]) for name in sorted(tables) if name.startswith(_TEXTS)]
+        return text_tables(self.dataset, self.shard)
 
 
 def _read(checkpoint: _Checkpoint, bench: Judges, found: _Found) -> None:

@@ -19,7 +19,7 @@ from vlmdata.checkpoint import Counts, Dataset, Manifest, Result, Shard, TableRe
 from vlmdata.config import QualityConfig
 from vlmdata.layout import Step
 from vlmdata.measure.encoder import load_encoder
-from vlmdata.quality.embeddings import column_vectors, embed_both_ways, embed_shard, vector_column
+from vlmdata.quality.embeddings import TEXTS, column_vectors, embed_both_ways, embed_shard, vector_column
 from vlmdata.quality.judges import Judge, Judges, judges
 from vlmdata.quality.languages import Told, tell
 from vlmdata.quality.scorers import measure_marks
@@ -73,7 +73,7 @@ def score_shard(dataset: Dataset, shard: Shard, config: QualityConfig) -> Shard:
             mine = [identity == one.judge.identity for identity in judged]
             scored, texts = _scored(dataset, captions, spoken, mine, one, config.device)
             parts.append(scored)
-            tables[f"texts/{number}"] = texts
+            tables[f"{TEXTS}{number}"] = texts
         order = pc.index_in(captions["caption_id"], value_set=(joined := pa.concat_tables(parts))["caption_id"])
         scores = _with_languages(joined.take(order), told)
         counts = Counts(came=scores.num_rows, kept=scores.num_rows)

@@ -11,10 +11,10 @@ import pyarrow.compute as pc
 
 from vlmdata.checkpoint import Dataset, Shard
 from vlmdata.config import QualityConfig
-from vlmdata.errors import BrokenInvariant
 from vlmdata.layout import Step
-from vlmdata.quality.embeddings import column_vectors, embed_shard
+from vlmdata.quality.embeddings import caption_vectors, image_vectors, text_tables
 from vlmdata.quality.judges import Judge, Judges, gallery_of
+from vlmdata.quality.matching import unit
 from vlmdata.quality.recall import Ranks, galleries, ranks
 from vlmdata.schema import RETRIEVAL, filled
 
@@ -116,27 +116,10 @@ def _vectors(
     for shard in shards:
         mine = rows.filter(pc.equal(rows["shard"], shard.name))
         if mine.num_rows:
-            pictures = dataset.table(embed_shard(dataset, shard, judge, device).tables["images"])
-            spoken = _texts_of(dataset, shard, mine)
             ids = mine["id"].to_pylist()
-            images.update(zip(ids, _taken(pictures, "id", mine["id"]), strict=True))
-            texts.update(zip(ids, _taken(spoken, "caption_id", mine["caption_id"]), strict=True))
+            seen = image_vectors(dataset, shard, judge, mine["id"], device)
+            spoken = caption_vectors(text_tables(dataset, shard), mine["caption_id"], shard)
+            images.update(zip(ids, unit(seen), strict=True))
+            texts.update(zip(ids, unit(spoken), strict=True))
     order = rows["id"].to_pylist()
     return np.stack([images[one] for one in order]), np.stack([texts[one] for one in order])
-
-
-def _texts_of(dataset: Dataset, shard: Shard, mine: pa.Table) -> pa.Table:
-    """The table of text embeddings that holds these captions: one a judge."""
-    tables = dataset.manifest(shard, Step.SCORES).tables
-    for name in sorted(tables):
-        if name.startswith("texts/"):
-            table = dataset.table(tables[name])
-            if pc.all(pc.is_in(mine["caption_id"], value_set=table["caption_id"])).as_py():
-                return table
-    raise BrokenInvariant(f"shard {shard.name}: captions were scored, and their embeddings are not there")
-
-
-def _taken(table: pa.Table, key: str, wanted: pa.ChunkedArray) -> Vectors:
-    vectors = column_vectors(table["embedding"].take(pc.index_in(wanted, value_set=table[key])))
-    unit: Vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    return unit
