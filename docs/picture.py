@@ -16,7 +16,7 @@ from vlmdata.status import status
 
 def main(store: str, dataset: str, out: str) -> None:
     """Write the picture; its fonts are the reader's own, so that it loads nothing."""
-    console = Console(record=True, width=84, file=io.StringIO())
+    console = Console(record=True, width=104, file=io.StringIO())
     for table in funnel_tables(status(Dataset(store, dataset))):
         console.print(table)
     svg = console.export_svg(title=f"vlmdata status --dataset {dataset}", unique_id="funnel")

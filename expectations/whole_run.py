@@ -53,7 +53,7 @@ def _recall(bounds: GateBounds, retrieval: Retrieval) -> Rule:
         bounds = bounds.model_copy(update={"severity": "warn"})
     figure = Figure(recall.r10 if recall.n else None, recall.n, "images", share=True)
     return _bounded(
-        "recall_at_10", asked, figure, bounds, "ExpectRecallAt10ToBeBetween", gallery=min(recall.n, retrieval.gallery)
+        "recall_at_10", asked, figure, bounds, "ExpectRecallAt10ToBeBetween", gallery=max(retrieval.galleries or (0,))
     )
 
 

@@ -222,7 +222,7 @@ class RetrievalConfig(Section):
     max_miss_rate: float = Field(
         default=0.20, gt=0, le=1, description="If it is not for this share of images, nothing is exported."
     )
-    galleries: PositiveInt = Field(default=5, description="At most so many galleries are drawn.")
+    galleries: PositiveInt = Field(default=5, description="At most so many are drawn; more, if a model's are smaller.")
 
 
 Scorer = Literal["nsfw", "sharpness", "text"]

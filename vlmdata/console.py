@@ -26,7 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vlmdata import progress
-from vlmdata.funnel import COLUMNS, rows, why
+from vlmdata.funnel import COLUMNS, LANGUAGE_COLUMNS, languages, rows, why
 from vlmdata.layout import Stage, Step
 
 if TYPE_CHECKING:
@@ -190,13 +190,16 @@ def _spent(told: dict[str, Any]) -> str | None:
 
 
 def funnel_tables(told: dict[str, Any]) -> list[Table]:
-    """The funnel, and the reasons if there are any."""
+    """The funnel; and, if there are any, the reasons, and what was measured by language."""
     title = f"{told['dataset']}, run {told['run']}: {told['outcome']}"
     if told.get("unchanged"):
         title += " (nothing has changed since, so nothing was done)"
-    reasons = why(told)
     tables = [_table(title, COLUMNS, rows(told))]
-    return [*tables, _table("Why not kept", ("stage", "what", "reason", "number"), reasons)] if reasons else tables
+    if reasons := why(told):
+        tables.append(_table("Why not kept", ("stage", "what", "reason", "number"), reasons))
+    if told.get("languages"):
+        tables.append(_table("How well captions match", LANGUAGE_COLUMNS, languages(told)))
+    return tables
 
 
 def _table(title: str, head: Sequence[str], body: Sequence[Sequence[str]]) -> Table:

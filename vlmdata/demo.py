@@ -15,6 +15,8 @@ from vlmdata.config import BuildConfig
 from vlmdata.config_reading import parse_config
 from vlmdata.errors import ConfigError
 from vlmdata.explain import explain
+from vlmdata.models import starter_multilingual
+from vlmdata.models.source import describe
 
 
 def config_of(sample: Path, directory: Path) -> BuildConfig:
@@ -37,10 +39,16 @@ def config_of(sample: Path, directory: Path) -> BuildConfig:
             "shard_size": 100,
             # What the starter writes and judges itself proves nothing: held samples stay held.
             "caption": {"model": "starter", "recaption_held": 0},
-            "quality": {"model": "starter", "pretrained": None},
+            # English by the one starter, what the other knows by that; the rest is held (the sample's Japanese).
+            "quality": {"model": "starter", "pretrained": None, "languages": _other_languages()},
         },
         "demo",
     )
+
+
+def _other_languages() -> dict[str, dict[str, Any]]:
+    known = describe(starter_multilingual.NAME).languages - {"en"}
+    return {language: {"model": starter_multilingual.NAME} for language in sorted(known)}
 
 
 @contextmanager

@@ -27,6 +27,22 @@ def why(told: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     return found
 
 
+LANGUAGE_COLUMNS = ("captions in", "against", "judged by", "n", "mean", "AUC", "accepted", "held", "rejected")
+
+
+def languages(told: dict[str, Any]) -> list[tuple[str, ...]]:
+    """One row of text a pair of languages, in the order of `LANGUAGE_COLUMNS`."""
+    return [_language(row) for row in told["languages"]]
+
+
+def _language(row: dict[str, Any]) -> tuple[str, ...]:
+    against = f"captions in {row['source_language']}" if row["source_language"] else "images"
+    model = (row["model"] or "nobody").partition("@")[0]
+    shares = ["–" if row[name] is None else f"{row[name]:.3f}" for name in ("mean", "auc")]
+    counts = ["–" if row[name] is None else f"{row[name]:,}" for name in ("accepted", "held", "rejected")]
+    return (row["language"], against, model, f"{row['n']:,}", *shares, *counts)
+
+
 def as_markdown(told: dict[str, Any]) -> str:
     """The funnel and its reasons as markdown; codes and numbers only, nothing from the data."""
     lines = [f"## {told['dataset']}, run {told['run']}: {told['outcome']}", ""]

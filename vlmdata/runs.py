@@ -189,7 +189,7 @@ def config_of_newest(dataset: Dataset) -> BuildConfig:
 
 def fingerprint(dataset: Dataset, config: BuildConfig, listing: Sequence[Shard]) -> str:
     """What decides a build's outcome: the source's listing, the settings, the code's revisions."""
-    from vlmdata.quality.judges import gallery_of, judges
+    from vlmdata.quality.judges import judges
     from vlmdata.quality.scorers import scorers
 
     bench = judges(config.quality)
@@ -197,7 +197,10 @@ def fingerprint(dataset: Dataset, config: BuildConfig, listing: Sequence[Shard])
         "listing": [shard.manifests[Step.LISTING] for shard in listing],
         "settings": config.settings(),
         "models": [bench.default.settings(), {tag: judge.settings() for tag, judge in bench.special.items()}],
-        "gallery": gallery_of(config.quality),
+        "search": {
+            identity: [search.gallery, search.max_miss_rate]
+            for identity, search in bench.search(config.quality.retrieval).items()
+        },
         "scorers": [scorer.identity() for scorer in scorers(config.quality)],
         "revisions": {step.value: revision for step, revision in REVISION.items()},
     }

@@ -156,6 +156,7 @@ RETRIEVAL = pa.schema(
         _field("shard", pa.string(), "where the sample is", nullable=False),
         _field("model", pa.string(), "who looked for it"),
         _field("score", pa.float32(), "CLIPScore of the pair"),
+        _field("gallery", pa.int64(), "images in the gallery that it was drawn into", nullable=False),
         _field("to_text", pa.int64(), "rank of the caption among the gallery's, from 1", nullable=False),
         _field("to_image", pa.int64(), "rank of the image among the gallery's, from 1", nullable=False),
     ]

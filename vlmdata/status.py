@@ -19,7 +19,8 @@ def status(dataset: Dataset) -> dict[str, Any]:
     as it was scored later; null until then. 02_captioned has `spent`, too:
     `{"requests", "input_tokens", "output_tokens", "cost"}` of the dataset's
     account over all runs, in dollars; `cost` is null where no price is known.
-    `retrieval` is the check's `{"verdict", "miss_rate", "sentence"}`, null
+    `languages` are rows of `quality.pairs.PAIRS`: how well captions match, for
+    each pair of languages. `retrieval` is the check's `{"verdict", "miss_rate", "sentence"}`, null
     before it. `gates` is where the page of all rules lies; `warnings` are
     sentences: rules that did not hold, and what drifted.
     """
@@ -43,6 +44,7 @@ def describe_run(run: Run) -> dict[str, Any]:
         "message": end.get("message"),
         "export": locate_export(run.dataset.store, place) if place else None,
         "stages": stages,
+        "languages": (run.read("languages") or {}).get("pairs", []),
         "retrieval": _retrieval(run),
         "gates": _gates(run),
         "warnings": list(end.get("warnings", ())),

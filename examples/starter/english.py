@@ -57,11 +57,13 @@ def main(options: Namespace) -> None:
     # Titles alone: a list of keywords scores higher than what people write as a caption.
     titles = measure(model, held_out, TITLE)
     bands = calibrate(titles.matched, titles.shuffled)
-    folder.write_calibration(bands, "en", NOTE, FILE_NAME)
+    searched = titles.trusted(bands)
+    folder.write_calibration(bands, searched, "en", NOTE, FILE_NAME)
     sources = Counter(drawing.source for drawing in train_on)
     folder.write_card(
         "english.md",
         **asdict(bands),
+        gallery=searched.gallery,
         bridge=bridge,
         trained=trained,
         size=folder.megabytes,

@@ -1,4 +1,4 @@
-"""Retrieval and AUC on pictures that were not trained on."""
+"""Retrieval, AUC and the gallery to be trusted, on pictures that were not trained on."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from starter.training import Pairs, embed
-from vlmdata.models.calibration import auc, pair_scores
+from vlmdata.config import RetrievalConfig
+from vlmdata.models.calibration import Bands, auc, pair_scores
+from vlmdata.quality.trusted import Trusted, trusted
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A gallery of n pictures and captions: R@1, R@5, R@10 in percent both ways, AUC, and scores of pairs."""
+    """A gallery of n pictures and captions: R@1, R@5, R@10 in percent both ways, AUC, scores of pairs, embeddings."""
 
     n: int
     to_text: tuple[float, float, float]
@@ -21,6 +23,14 @@ class Measured:
     auc: float
     matched: Any
     shuffled: Any
+    images: Any
+    texts: Any
+    titles: list[str]
+
+    def trusted(self, bands: Bands) -> Trusted:
+        """What the model may search with these bands, when the retrieval check asks for what it does by default."""
+        rows = [str(row) for row in range(self.n)]
+        return trusted(rows, self.images, self.texts, self.titles, bands.accept_above, RetrievalConfig())
 
     def row(self, name: str) -> str:
         """A row of a card's table."""
@@ -39,6 +49,9 @@ def measure(model: Any, pairs: Pairs, caption: int) -> Measured:
         auc=auc(matched, shuffled),
         matched=matched,
         shuffled=shuffled,
+        images=images,
+        texts=texts,
+        titles=[str(number) for number in pairs.titles.tolist()],
     )
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from vlmdata.models.calibration import Bands
 from vlmdata.models.source import CONFIG_NAME, content_hash, read_config
+from vlmdata.quality.trusted import Trusted
 
 TEMPLATES = Path(__file__).parent
 
@@ -36,10 +37,10 @@ class Folder:
         text = json.dumps({**read_config(before), **changes}, indent=2)
         (self.out / CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
 
-    def write_calibration(self, bands: Bands, language: str, note: str, file: str) -> None:
-        """Write the bands of a language; weights and config must be in place."""
+    def write_calibration(self, bands: Bands, trusted: Trusted, language: str, note: str, file: str) -> None:
+        """Write the bands and the gallery of a language; weights and config must be in place."""
         identity = f"{self.name}@{content_hash([self.out / self.weights, self.out / CONFIG_NAME])}"
-        bands.calibration(identity, language, note).save(self.out / file)
+        bands.calibration(identity, language, note, **asdict(trusted)).save(self.out / file)
 
     def write_card(self, template: str, **facts: Any) -> None:
         """Write CARD.md: what was measured, as it fell."""

@@ -41,7 +41,8 @@ def main(options: Namespace) -> None:
     trained = Results.of(model, towers, material)
     folder.write_config(starter_multilingual.CONFIG, languages=trained.listed(), towers=tower_hashes())
     for language, bands in trained.bands().items():
-        folder.write_calibration(bands, language, NOTE.format(n=bands.n), f"calibration.{language}.json")
+        searched = trained.emoji[language].trusted(bands)
+        folder.write_calibration(bands, searched, language, NOTE.format(n=bands.n), f"calibration.{language}.json")
     sources = Counter(drawing.source for drawing in material.train_on)
     folder.write_card(
         "multilingual.md",

@@ -65,10 +65,14 @@ class Results:
 
     def band_table(self) -> str:
         """Each listed language's thresholds, and what they do to the stamps, which they were not found on."""
-        return "\n".join(_band_row(language, bands, self.stamps[language]) for language, bands in self.bands().items())
+        return "\n".join(self._band_row(language, bands) for language, bands in self.bands().items())
+
+    def _band_row(self, language: str, bands: Bands) -> str:
+        gallery = self.emoji[language].trusted(bands).gallery or "all"
+        return f"{_shares(language, bands, self.stamps[language])} {gallery} |"
 
 
-def _band_row(language: str, bands: Bands, on: Measured) -> str:
+def _shares(language: str, bands: Bands, on: Measured) -> str:
     accepted = [(scores > bands.accept_above).mean() for scores in (on.matched, on.shuffled)]
     rejected = [(scores < bands.reject_below).mean() for scores in (on.matched, on.shuffled)]
     shares = " | ".join(f"{right:.1%} / {wrong:.1%}" for right, wrong in (accepted, rejected))

@@ -54,6 +54,7 @@ class Calibration:
         keep: the share of matched pairs that `reject_below` was to keep; None: not known.
         sample: the most pairs that were to be drawn; None: not known.
         gallery: images in the largest gallery that the model can be trusted to search; None: not known.
+        max_miss_rate: bound of the retrieval check in that gallery, if the model needs a wider one.
         thresholds: what keeps 90, 95 and 99 % of matched pairs.
         roc: the curve, at most 200 points.
     """
@@ -68,6 +69,7 @@ class Calibration:
     keep: FiniteFloat | None = None
     sample: int | None = None
     gallery: int | None = None
+    max_miss_rate: FiniteFloat | None = None
     thresholds: tuple[Kept, ...] = ()
     roc: tuple[RocPoint, ...] = ()
 
@@ -102,7 +104,7 @@ class Calibration:
         return calibration.checked(path)
 
     def checked(self, path: Path) -> Calibration:
-        """Itself, if -1 <= reject_below <= accept_above <= 1, and its gallery holds somebody."""
+        """Itself, if -1 <= reject_below <= accept_above <= 1, its gallery holds somebody, and its bound is a share."""
         if not -1 <= self.reject_below <= self.accept_above <= 1:
             raise ConfigError(
                 f"calibration: {path} has reject_below, accept_above = {self.reject_below}, {self.accept_above};"
@@ -110,6 +112,10 @@ class Calibration:
             )
         if self.gallery is not None and self.gallery < 10:
             raise ConfigError(f"calibration: {path} has gallery = {self.gallery}; expected 10 or more, or null")
+        if self.max_miss_rate is not None and not 0 < self.max_miss_rate <= 1:
+            raise ConfigError(
+                f"calibration: {path} has max_miss_rate = {self.max_miss_rate}; expected a share over 0, or null"
+            )
         return self
 
     def check_owner(self, identity: str, path: Path) -> None:
@@ -166,7 +172,14 @@ class Bands:
     roc: tuple[RocPoint, ...]
 
     def calibration(
-        self, model: str, language: str, note: str, *, sample: int | None = None, gallery: int | None = None
+        self,
+        model: str,
+        language: str,
+        note: str,
+        *,
+        sample: int | None = None,
+        gallery: int | None = None,
+        max_miss_rate: float | None = None,
     ) -> Calibration:
         """The bands with the names of what they belong to."""
         return Calibration(
@@ -180,6 +193,7 @@ class Bands:
             keep=self.keep,
             sample=sample,
             gallery=gallery,
+            max_miss_rate=max_miss_rate,
             thresholds=self.thresholds,
             roc=self.roc,
         )

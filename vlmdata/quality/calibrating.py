@@ -17,25 +17,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vlmdata.checkpoint import Dataset, Shard
-from vlmdata.config import QualityConfig, RetrievalConfig
+from vlmdata.config import QualityConfig
 from vlmdata.errors import ConfigError
 from vlmdata.layout import Step
 from vlmdata.measure.encoder import load_encoder
 from vlmdata.measure.language import primary
 from vlmdata.models.calibration import FEWEST, MATCHED_REJECTED, Bands, Calibration, calibrate
 from vlmdata.quality.drawing import Draw, one_each, places
-from vlmdata.quality.embeddings import column_vectors, image_vectors, vector_column
+from vlmdata.quality.embeddings import column_vectors, drawn_vectors, vector_column
 from vlmdata.quality.judges import Judge, judges, uncalibrated
 from vlmdata.quality.languages import tell
 from vlmdata.quality.matching import Matched, said_of, unit
-from vlmdata.quality.recall import galleries, ranks
+from vlmdata.quality.trusted import trusted
 
 SAMPLE = 5_000
 KEEP = 1 - MATCHED_REJECTED
-GALLERIES = (1_000, 500, 200, 100, 50, 20)
-"""Sizes of a gallery that are tried, the largest first."""
-SPARE = 0.5
-"""Of the misses that the retrieval check allows, the share that a model may use up on right captions."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +85,8 @@ class Report:
             told.append(
                 f"retrieval: galleries of {made.gallery:,} at most, as the model misses too many in larger ones"
             )
+        if made.max_miss_rate is not None:
+            told.append(f"  and a bound of {made.max_miss_rate:.0%} misses there, as half of them are the model's own")
         if self.lost:
             told.append(f"{self.lost:,} pictures could not be embedded")
         return told
@@ -120,9 +118,9 @@ def calibrate_dataset(
 ) -> Report:
     """Bounds for captions in a language, from shards of 02_captioned.
 
-    Pictures are embedded a shard at a time into the checkpoints that stage 03
-    reads, those that are there already not again; memory holds one shard and
-    the sample.
+    Drawn pictures are embedded a shard at a time; where they are most of a
+    shard, all of it is, into the checkpoint that stage 03 reads. Memory holds
+    one shard and the sample.
 
     Args:
         dataset, shards: what was captioned, by its source at least.
@@ -153,8 +151,9 @@ def calibrate_dataset(
         )
     bands = calibrate(matched, shuffled, keep)
     note = f"{bands.n} images of {dataset.name} with their own captions in {tag}, by vlmdata calibrate"
-    gallery = _gallery(ids, pairs, config.retrieval)
-    made = bands.calibration(judge.identity, tag, note, sample=sample, gallery=gallery)
+    images, texts = unit(pairs.left), unit(pairs.right)
+    found = trusted(ids, images, texts, pairs.wording, bands.accept_above, config.retrieval)
+    made = bands.calibration(judge.identity, tag, note, sample=sample, **asdict(found))
     return Report(made, bands, len(shuffled), drawn.num_rows - len(pairs))
 
 
@@ -191,7 +190,7 @@ def _embedded(
         mine = drawn.filter(pc.equal(drawn["shard"], shard.name))
         if mine.num_rows:
             ids = mine["id"].to_pylist()
-            vectors.update(zip(ids, image_vectors(dataset, shard, judge, mine["id"], device), strict=True))
+            vectors.update(zip(ids, drawn_vectors(dataset, shard, judge, mine["id"], device), strict=True))
             captions = dataset.read(shard, Step.CAPTIONED, "captions", ["id", "text"])
             said.update(zip(ids, said_of(captions, ids), strict=True))
     rows = [row for row in drawn.select(["id", "text"]).to_pylist() if np.isfinite(vectors[row["id"]]).all()]
@@ -201,20 +200,3 @@ def _embedded(
     # Rounded as a checkpoint rounds them.
     texts = column_vectors(pa.chunked_array([vector_column(texts)]))
     return ids, Matched(images, texts, wording, [said[one] for one in ids])
-
-
-def _gallery(ids: Sequence[str], pairs: Matched, wanted: RetrievalConfig) -> int | None:
-    """The largest gallery in which the model finds right captions often enough for the check to mean something.
-
-    None if it does in the largest that could be tried: nothing speaks against the config's own.
-    """
-    images, texts = unit(pairs.left), unit(pairs.right)
-    tried = [size for size in GALLERIES if wanted.top_k < size <= min(len(pairs), wanted.gallery)]
-    for size in tried:
-        missed = []
-        for rows in galleries(ids, size, wanted.galleries):
-            to_text, _ = ranks(images[rows], texts[rows], [pairs.wording[row] for row in rows])
-            missed.append(float((to_text > wanted.top_k).mean()))
-        if np.mean(missed) <= SPARE * wanted.max_miss_rate:
-            return None if size == tried[0] else size
-    return tried[-1] if tried else None

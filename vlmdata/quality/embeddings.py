@@ -16,7 +16,7 @@ from vlmdata.layout import Step
 from vlmdata.measure.encoder import Encoder, load_encoder, precision_on
 from vlmdata.progress import advance
 from vlmdata.quality.judges import Judge
-from vlmdata.quality.pictures import one_pass, opened, pictures_of
+from vlmdata.quality.pictures import ids_of, is_done, one_pass, opened, pictures_of
 
 Vectors = npt.NDArray[np.float32]
 TEXTS = "texts/"
@@ -35,16 +35,20 @@ def embed_both_ways(dataset: Dataset, shard: Shard, judge: Judge, device: str) -
 
 
 def _embedded(dataset: Dataset, shard: Shard, judge: Judge, device: str, views: Sequence[Step]) -> dict[Step, Manifest]:
-    # Half begun on a CPU and finished on a GPU, a set would mix two precisions.
-    settings = {"model": judge.identity, "precision": precision_on(device)}
+    settings = _settings(judge, device)
 
     def work(missing: Sequence[Step]) -> dict[Step, Result]:
         encoder = load_encoder(judge.model, judge.pretrained, device)
-        ids, pictures = pictures_of(dataset, shard)
-        vectors = _embed(encoder, pictures, missing)
+        ids = ids_of(dataset, shard)
+        vectors = _embed(encoder, pictures_of(dataset, shard, ids), missing)
         return {view: _result(ids, vectors[:, at], encoder) for at, view in enumerate(missing)}
 
     return one_pass(dataset, shard, {view: (view, settings) for view in views}, work)
+
+
+def _settings(judge: Judge, device: str) -> dict[str, str]:
+    # Half begun on a CPU and finished on a GPU, a set would mix two precisions.
+    return {"model": judge.identity, "precision": precision_on(device)}
 
 
 def _result(ids: pa.Array, vectors: Vectors, encoder: Encoder) -> Result:
@@ -74,6 +78,16 @@ def image_vectors(dataset: Dataset, shard: Shard, judge: Judge, ids: pa.ChunkedA
     """Embeddings (n, dim) of some of a shard's pictures, from `embed_shard`."""
     pictures = dataset.table(embed_shard(dataset, shard, judge, device).tables["images"])
     return column_vectors(pictures["embedding"].take(pc.index_in(ids, value_set=pictures["id"])))
+
+
+def drawn_vectors(dataset: Dataset, shard: Shard, judge: Judge, ids: pa.ChunkedArray, device: str) -> Vectors:
+    """`image_vectors`; of a shard that is not embedded yet, only these if they are few, and nothing is kept then."""
+    few = 2 * len(ids) < len(ids_of(dataset, shard))
+    if not few or is_done(dataset, shard, Step.EMBEDDINGS, _settings(judge, device)):
+        return image_vectors(dataset, shard, judge, ids, device)
+    encoder = load_encoder(judge.model, judge.pretrained, device)
+    vectors = _embed(encoder, pictures_of(dataset, shard, ids), [Step.EMBEDDINGS])[:, 0]
+    return column_vectors(pa.chunked_array([vector_column(vectors)]))
 
 
 def text_tables(dataset: Dataset, shard: Shard) -> list[pa.Table]:

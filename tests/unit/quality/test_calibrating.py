@@ -11,16 +11,13 @@ import numpy as np
 import pytest
 
 from vlmdata import progress
-from vlmdata.config import LanguageModel, QualityConfig, RetrievalConfig
+from vlmdata.config import LanguageModel, QualityConfig
 from vlmdata.errors import ConfigError
 from vlmdata.layout import Step
 from vlmdata.models.calibration import Calibration
 from vlmdata.models.source import model_identity
-from vlmdata.quality import calibrating
-from vlmdata.quality.calibrating import GALLERIES, Report, calibrate_dataset
+from vlmdata.quality.calibrating import Report, calibrate_dataset
 from vlmdata.quality.judges import judges
-from vlmdata.quality.matching import Matched, unit
-from vlmdata.quality.recall import galleries
 from vlmdata.quality.scores import score_shard
 
 N = 26
@@ -157,34 +154,10 @@ def test_a_set_with_no_or_few_captions_in_the_language_is_told(make: Callable[..
         found(same)
 
 
-def vectors(n: int, noise: float) -> Matched:
-    draw = np.random.default_rng(0)
-    texts = draw.normal(size=(n, 16)).astype(np.float32)
-    images = texts + draw.normal(size=(n, 16), scale=noise).astype(np.float32)
-    return Matched(images, texts, [str(number) for number in range(n)], [frozenset()] * n)
-
-
-def missed(ids: list[str], pairs: Matched, size: int) -> float:
-    """Share of images whose caption is not among the first ten, in galleries of a size; no two captions are alike."""
-    images, texts = unit(pairs.left), unit(pairs.right)
-    ranks = []
-    for rows in galleries(ids, size, RetrievalConfig().galleries):
-        cosines = images[rows] @ texts[rows].T
-        ranks += [int((row >= row[place]).sum()) for place, row in enumerate(cosines)]
-    return float(np.mean(np.array(ranks) > 10))
-
-
-@pytest.mark.parametrize("noise", [1.2, 1.4, 1.6, 1.8, 2.0])
-def test_a_weak_models_gallery_is_as_large_as_it_can_be_trusted_with(noise: float) -> None:
-    ids, pairs = [str(number) for number in range(600)], vectors(600, noise)
-    tried = [size for size in GALLERIES if size <= 600]
-    chosen = calibrating._gallery(ids, pairs, RetrievalConfig()) or tried[0]
-    assert missed(ids, pairs, chosen) <= 0.1
-    assert all(missed(ids, pairs, size) > 0.1 for size in tried if size > chosen)
-
-
-def test_a_good_model_keeps_the_configs_gallery_and_a_blind_one_has_the_smallest() -> None:
-    ids = [str(number) for number in range(600)]
-    assert calibrating._gallery(ids, vectors(600, 0.0), RetrievalConfig()) is None
-    assert calibrating._gallery(ids, vectors(600, 50.0), RetrievalConfig()) == GALLERIES[-1]
-    assert calibrating._gallery(ids[:15], vectors(15, 50.0), RetrievalConfig()) is None
+def test_of_a_large_set_the_drawn_pictures_alone_are_embedded(make: Callable[..., Any]) -> None:
+    captioned, ear = make(100, lambda number: [f"a {THINGS.split()[number % 20]}, number {number}"], n=60), Ear()
+    with progress.listening(ear):
+        few = found(captioned, sample=20)
+        assert ear.embedded == 20
+        captioned.each(score_shard, STARTER)
+    assert found(captioned, sample=20) == few

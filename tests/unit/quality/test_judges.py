@@ -15,7 +15,7 @@ from vlmdata.errors import ConfigError
 from vlmdata.models.calibration import LAION_ACCEPT, Calibration
 from vlmdata.models.source import model_identity
 from vlmdata.quality import judges as module
-from vlmdata.quality.judges import gallery_of, judges, uncalibrated
+from vlmdata.quality.judges import judges, uncalibrated
 
 CLIP = "ViT-B-32:openai"
 
@@ -139,8 +139,27 @@ def test_bounds_of_another_language_are_said_once(caplog: pytest.LogCaptureFixtu
 
 
 def test_galleries_are_no_larger_than_the_model_can_be_trusted_with(tmp_path: Path) -> None:
-    config = QualityConfig(calibration=calibration(tmp_path / "c.json", gallery=100))
-    assert gallery_of(config) == 100
-    assert gallery_of(QualityConfig()) == QualityConfig().retrieval.gallery
-    small = config.model_copy(update={"retrieval": RetrievalConfig(gallery=50)})
-    assert gallery_of(small) == 50
+    bench = judges(QualityConfig(calibration=calibration(tmp_path / "c.json", gallery=100)))
+    [search] = bench.search(RetrievalConfig()).values()
+    assert (search.gallery, search.galleries, search.max_miss_rate) == (100, 50, 0.2)
+    [search] = bench.search(RetrievalConfig(gallery=50, galleries=2)).values()
+    assert (search.gallery, search.galleries) == (50, 2)
+    [search] = judges(QualityConfig()).search(RetrievalConfig()).values()
+    assert (search.gallery, search.galleries) == (1_000, 5)
+
+
+def test_a_bound_of_a_calibration_is_wider_and_never_narrower_than_the_configs(tmp_path: Path) -> None:
+    bench = judges(QualityConfig(calibration=calibration(tmp_path / "c.json", gallery=20, max_miss_rate=0.3)))
+    [search] = bench.search(RetrievalConfig()).values()
+    assert (search.gallery, search.max_miss_rate) == (20, 0.3)
+    [search] = bench.search(RetrievalConfig(max_miss_rate=0.5)).values()
+    assert search.max_miss_rate == 0.5
+
+
+def test_a_model_of_several_languages_is_as_careful_as_it_must_be_in_one() -> None:
+    chosen = LanguageModel(model="starter-multilingual")
+    bench = judges(QualityConfig(model="starter", pretrained=None, languages={"de": chosen, "zh": chosen}))
+    found = bench.search(RetrievalConfig())
+    judge = bench.special["de"]
+    measured = [bench.special[tag].trusted.gallery or 1_000 for tag in ("de", "zh")]
+    assert set(found) == {bench.default.identity, judge.identity} and found[judge.identity].gallery == min(measured)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from vlmdata.checkpoint import Counts, Result
 from vlmdata.layout import Step
-from vlmdata.quality.pictures import one_pass, opened, pictures_of
+from vlmdata.quality.pictures import ids_of, one_pass, opened, pictures_of
 
 
 @pytest.fixture
@@ -41,10 +41,14 @@ def test_what_is_there_is_not_made_again(captioned: Any) -> None:
 
 def test_pictures_come_in_the_order_of_the_samples(captioned: Any, pictures: Any) -> None:
     [shard] = captioned.shards
-    ids, found = pictures_of(captioned.dataset, shard)
+    ids = ids_of(captioned.dataset, shard)
+    found = pictures_of(captioned.dataset, shard, ids)
     samples = captioned.rows(Step.CAPTIONED, "samples")
     assert ids.to_pylist() == [row["id"] for row in samples]
     assert [bytes(one) for one in found] == [pictures.png(int(row["key"][0])) for row in samples]
+    assert [bytes(one) for one in pictures_of(captioned.dataset, shard, ids[::-1][:2])] == [
+        bytes(one) for one in found[::-1][:2]
+    ]
 
 
 def test_a_picture_is_opened_upright_in_rgb_and_a_broken_one_is_none(pictures: Any) -> None:

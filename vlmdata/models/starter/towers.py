@@ -66,20 +66,20 @@ def load_text_tower(transformer: Any) -> None:
     transformer.load_state_dict({name: state[name] for name in wanted})
 
 
-def package_file(package: str, relative: str, model: str, install: str) -> Path:
+def package_file(package: str, relative: str, model: str) -> Path:
     """A file that an installed package carries, found without importing it.
 
     Raises:
-        ConfigError: there is no such package or file; it names `model` and what to `install`.
+        ConfigError: there is no such package or file; it names `model` and what to install.
     """
     spec = importlib.util.find_spec(package)
     locations = spec.submodule_search_locations if spec else None
     path = Path(next(iter(locations))) / relative if locations else None
     if path is None or not path.is_file():
         missing = package.replace("_", "-")
-        raise ConfigError(f"model: {model} needs the package {missing}, which is not here; pip install '{install}'")
+        raise ConfigError(f"model: {model} needs the package {missing}, which is not here; pip install {missing}")
     return path
 
 
 def _file(package: str, relative: str) -> Path:
-    return package_file(package, relative, "starter", package.replace("_", "-"))
+    return package_file(package, relative, "starter")

@@ -52,7 +52,7 @@ def untrained(config: dict[str, Any]) -> Parts:
 
 def text_weights() -> Path:
     """The text tower's file."""
-    return towers.package_file(TEXT_PACKAGE, TEXT_FILE, starter_multilingual.NAME, "vlmdata[multilingual]")
+    return towers.package_file(TEXT_PACKAGE, TEXT_FILE, starter_multilingual.NAME)
 
 
 def tower_hashes() -> dict[str, str]:

@@ -11,7 +11,7 @@ from vlmdata.checkpoint import Counts, Dataset, Manifest, Result, Shard
 from vlmdata.layout import Step
 from vlmdata.measure.one_core import one_core_threads
 from vlmdata.progress import advance
-from vlmdata.quality.pictures import one_pass, opened, pictures_of
+from vlmdata.quality.pictures import ids_of, one_pass, opened, pictures_of
 from vlmdata.quality.scorers.base import Scorer
 
 
@@ -24,7 +24,8 @@ def marks(dataset: Dataset, shard: Shard, scorers: Iterable[Scorer]) -> dict[str
     asked = {one.column: one for one in scorers}
 
     def work(missing: Sequence[str]) -> Mapping[str, Result]:
-        ids, pictures = pictures_of(dataset, shard)
+        ids = ids_of(dataset, shard)
+        pictures = pictures_of(dataset, shard, ids)
         measured = _measured(pictures, [asked[column] for column in missing])
         return {column: _result(ids, values) for column, values in zip(missing, measured, strict=True)}
 
