@@ -20,7 +20,7 @@ test: $(DEV_READY) $(LITELLM_READY)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/pytest tests
+	@$(BIN)/pytest tests --numprocesses auto --maxprocesses 4 --dist loadfile
 
 bench: $(DEV_READY)
 	@$(BIN)/python -m benchmarks
