@@ -13,9 +13,10 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from hashlib import sha256
 from typing import Any
 
@@ -31,6 +32,8 @@ from vlmdata.store import Store, open_store
 
 _UNHASHED = {"image"}
 """Columns that are named by another one (an image by its sha256)."""
+_WRITERS = 8
+"""Tables on their way to the store at a time."""
 
 
 class Counts(BaseModel):
@@ -146,7 +149,7 @@ class Dataset:
         """A table, or some columns of it, whole in memory."""
         wanted = None if columns is None else list(columns)
         with _damaged(self.store, ref.path):
-            data = pa.BufferReader(self.store.get(ref.path))
+            data = pa.BufferReader(self.store.view(ref.path))
             # The bytes are here: threads would have nothing to wait for.
             table = pq.ParquetFile(data).read(columns=wanted, use_threads=False)
         return table if wanted is None else table.select(wanted)
@@ -232,7 +235,7 @@ def publish(dataset: Dataset, shard: str, step: Step, key: str, result: Result, 
         key=key,
         revision=REVISION[step],
         generation=before.generation + 1 if before else 0,
-        tables={name: put_table(dataset, step, table) for name, table in result.tables.items()},
+        tables=_put_tables(dataset, step, result.tables),
         samples=result.samples,
         captions=result.captions,
         reasons=_tally(result.tables.get("rejects")),
@@ -251,6 +254,17 @@ def _tally(rejects: pa.Table | None) -> dict[str, int]:
     if rejects is None:
         return {}
     return dict(sorted(Counter(rejects["code"].to_pylist()).items()))
+
+
+def _put_tables(dataset: Dataset, step: Step, tables: Mapping[str, pa.Table]) -> dict[str, TableRef]:
+    """Tables written side by side: a disk's sync, or the way to S3 and back, is waited for once."""
+    written = _writers().map(partial(put_table, dataset, step), tables.values())
+    return dict(zip(tables, written, strict=True))
+
+
+@lru_cache(maxsize=1)
+def _writers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_WRITERS, thread_name_prefix="write")
 
 
 def put_table(dataset: Dataset, step: Step, table: pa.Table) -> TableRef:

@@ -110,13 +110,16 @@ def calibrate(
     from vlmdata.config_reading import load_config
     from vlmdata.console import print_lines, progress_bars
     from vlmdata.here import with_own_captions_here
+    from vlmdata.models.calibration import Calibration
     from vlmdata.preflight import preflight
-    from vlmdata.quality.calibrating import calibrate_dataset, calibrated_judge
+    from vlmdata.quality.calibrating import calibrate_dataset, calibrated_judge, check_wanted
     from vlmdata.quality.judges import uncalibrated
 
     read = load_config(config, set_ or [])
     wanted = language or read.quality.unlabelled_language
     calibrated_judge(read.quality, wanted)
+    check_wanted(sample, keep)
+    Calibration.check_place(out)
     read = read.model_copy(update={"quality": uncalibrated(read.quality)})
     preflight(read)
     dataset = dataset_at(read.store, read.dataset)

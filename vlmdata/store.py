@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
 
+import pyarrow as pa
 from typing_extensions import Buffer
 
 from vlmdata.errors import StoreError
@@ -73,6 +74,10 @@ class Store:
     def get(self, path: str) -> bytes:
         """The object's bytes; FileNotFoundError if there is none."""
         raise NotImplementedError
+
+    def view(self, path: str) -> pa.Buffer:
+        """The object, to be looked at: where it lies, if that is this machine. FileNotFoundError if there is none."""
+        return pa.py_buffer(self.get(path))
 
     def open(self, path: str) -> IO[bytes]:
         """The object as a seekable file, read as it is asked for; FileNotFoundError if there is none."""
@@ -137,6 +142,11 @@ class LocalStore(Store):
 
     def get(self, path: str) -> bytes:
         return (self.root / path).read_bytes()
+
+    def view(self, path: str) -> pa.Buffer:
+        # No object is ever changed under its name, so what is mapped stays what it is.
+        with pa.memory_map(str(self.root / path)) as file:
+            return file.read_buffer()
 
     def open(self, path: str) -> IO[bytes]:
         return (self.root / path).open("rb")

@@ -41,6 +41,8 @@ def measure(data: bytes, max_pixels: int) -> tuple[dict[str, Any], bytes]:
         with Image.open(io.BytesIO(data)) as image:
             if image.format in _RUN_PROGRAMS:
                 return {"error": "unsupported_format", "format": image.format}, b""
+            # All there is at once: what a decoder leaves of a part, it is given again.
+            image.decodermaxblock = max(len(data), image.decodermaxblock)
             return _measure_open(image, facts, max_pixels)
     except UnidentifiedImageError:
         return {"error": _unidentified(data)}, b""

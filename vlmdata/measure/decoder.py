@@ -133,8 +133,8 @@ class _Decoder:
             crashed_before = lost == "decoder_crashed" and not crashed_before
 
     def _write(self, images: Sequence[Picture]) -> list[tuple[int, int]]:
+        # Over what was there: pages that are given back would have to be found anew.
         self._file.seek(0)
-        self._file.truncate()
         spans = []
         for image in images:
             spans.append((self._file.tell(), len(image)))

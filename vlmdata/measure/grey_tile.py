@@ -1,8 +1,8 @@
 """The tile that a perceptual hash is taken from: Pillow's bits in less than half of Pillow's time.
 
-Pillow shrinks with whole numbers: weights with 22 bits after the point, and
-each of two passes rounded to 8 bits (`Resample.c`). Sums of these are exact in
-float64 in any order, so a matrix product gives the same. Pillow and numpy
+Pillow shrinks with weights of 22 bits after the point, and rounds each of two
+passes to 8 bits (`Resample.c`). Sums of these are exact in float64 in any
+order, so a matrix product gives the same. Pillow and numpy
 alone: the decoder process runs it by path.
 """
 
@@ -22,7 +22,7 @@ _LOBES = 3
 _BAND = 8
 """Columns of the tile that are summed at once: each needs a part of the row only."""
 _AT_ONCE = 1 << 18
-"""Pixels summed at once: as float64 they stay in a core's cache."""
+"""Pixels summed at once."""
 _Floats = npt.NDArray[np.float64]
 _Tile = Callable[[Image.Image], bytes]
 
@@ -39,8 +39,10 @@ def faster(plain: _Tile) -> _Tile:
         width, height = image.size
         small = min(width, height) < 2 * SIDE
         tall = height - SIDE > 2 * (width - SIDE)
-        return plain(image) if small or tall else _tile(image)
+        return plain(image) if small or tall or width > _AT_ONCE else _tile(image, scratch)
 
+    # Kept from picture to picture: fresh memory costs as much as what is done with it.
+    scratch = np.empty(_AT_ONCE)
     return tile if all(tile(image) == plain(image) for image in _samples()) else plain
 
 
@@ -51,21 +53,26 @@ def _samples() -> Iterator[Image.Image]:
         yield Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8))
 
 
-def _tile(image: Image.Image) -> bytes:
-    across = _shrunk(np.asarray(image.convert("L")))
-    return _shrunk(across.T).T.astype(np.uint8).tobytes()
+def _tile(image: Image.Image, scratch: _Floats) -> bytes:
+    across = _shrunk(np.asarray(image.convert("L")), scratch)
+    return _shrunk(across.T, scratch).T.astype(np.uint8).tobytes()
 
 
-def _shrunk(pixels: npt.NDArray[Any]) -> _Floats:
+def _shrunk(pixels: npt.NDArray[Any], scratch: _Floats) -> _Floats:
     """Rows of any length (n, length) to rows of the tile's (n, 32): whole numbers from 0 to 255."""
     length = pixels.shape[1]
     sums = np.empty((len(pixels), SIDE))
     height = max(1, _AT_ONCE // length)
     for top in range(0, len(pixels), height):
-        rows = pixels[top : top + height].astype(np.float64)
+        part = pixels[top : top + height]
+        rows = scratch[: part.size].reshape(part.shape)
+        np.copyto(rows, part)
         for left, (start, weights) in zip(range(0, SIDE, _BAND), _bands(length), strict=True):
-            sums[top : top + height, left : left + _BAND] = rows[:, start : start + len(weights)] @ weights
-    return np.clip(np.floor(sums / _FRACTION + 0.5), 0, 255)
+            found = sums[top : top + height, left : left + _BAND]
+            np.matmul(rows[:, start : start + len(weights)], weights, out=found)
+    sums += 0.5
+    np.floor(sums, out=sums)
+    return np.clip(sums, 0, 255, out=sums)
 
 
 @lru_cache(maxsize=128)
@@ -94,4 +101,4 @@ def _weights(length: int) -> tuple[npt.NDArray[np.int64], _Floats]:
     inside = (x >= -_LOBES) & (x < _LOBES) & (pixels < ends[:, None])
     kernel = np.where(inside, np.sinc(x) * np.sinc(x / _LOBES), 0.0)
     kernel /= kernel.sum(axis=1, keepdims=True)
-    return starts, np.trunc(kernel * _FRACTION + np.copysign(0.5, kernel))
+    return starts, np.trunc(kernel * _FRACTION + np.copysign(0.5, kernel)) / _FRACTION

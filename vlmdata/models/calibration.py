@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -89,6 +90,16 @@ class Calibration:
             path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"calibration: {path} cannot be written ({error.strerror}); give another file") from error
+
+    @staticmethod
+    def check_place(path: Path) -> None:
+        """Refuse a place that nothing can be written to, before there is anything to write.
+
+        Raises:
+            ConfigError: it is a folder, or none that one may write in.
+        """
+        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise ConfigError(f"calibration: {path} cannot be written; give another file")
 
     @classmethod
     def load(cls, path: Path) -> Calibration:

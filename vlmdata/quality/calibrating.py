@@ -108,6 +108,18 @@ def calibrated_judge(config: QualityConfig, language: str) -> Judge:
     return judge
 
 
+def check_wanted(sample: int, keep: float) -> None:
+    """Refuse what no calibration can be made with.
+
+    Raises:
+        ConfigError: a share that is none, or too few images.
+    """
+    if not 0 < keep <= 1:
+        raise ConfigError(f"calibrate: keep = {keep}; expected a share over 0 and at most 1, such as {KEEP}")
+    if sample < FEWEST:
+        raise ConfigError(f"calibrate: sample = {sample}; expected {FEWEST} or more")
+
+
 def calibrate_dataset(
     dataset: Dataset,
     shards: Sequence[Shard],
@@ -132,10 +144,7 @@ def calibrate_dataset(
     Raises:
         ConfigError: no judge knows the language, no caption is in it, or too few are.
     """
-    if not 0 < keep <= 1:
-        raise ConfigError(f"calibrate: keep = {keep}; expected a share over 0 and at most 1, such as {KEEP}")
-    if sample < FEWEST:
-        raise ConfigError(f"calibrate: sample = {sample}; expected {FEWEST} or more")
+    check_wanted(sample, keep)
     judge, tag = calibrated_judge(config, language), primary(language)
     drawn = _drawn(dataset, shards, tag, primary(config.unlabelled_language), sample)
     if drawn is None:
