@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+
 from prefect import get_run_logger, task
 from prefect.artifacts import create_image_artifact, create_markdown_artifact
 
@@ -23,8 +25,13 @@ def report_health(job: Job) -> list[str]:
     create_markdown_artifact(
         key=artifact_key(job, "health"), markdown=as_markdown(health, moved), description="Health of what was kept"
     )
-    picture = job.dataset.store.locate(health_path(job.run, SCORES_PNG))
-    create_image_artifact(key=artifact_key(job, "scores"), image_url=picture, description="Scores, by language")
+    # In the artifact itself: a browser reaches no store.
+    picture = b64encode(job.dataset.store.get(health_path(job.run, SCORES_PNG))).decode()
+    create_image_artifact(
+        key=artifact_key(job, "scores"),
+        image_url=f"data:image/png;base64,{picture}",
+        description="Scores, by language",
+    )
     said = list(warnings(moved))
     for warning in said:
         get_run_logger().warning(warning)

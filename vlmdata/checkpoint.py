@@ -11,6 +11,7 @@ just those.
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -150,7 +151,7 @@ class Dataset:
         wanted = None if columns is None else list(columns)
         with _damaged(self.store, ref.path):
             data = pa.BufferReader(self.store.view(ref.path))
-            # The bytes are here: threads would have nothing to wait for.
+            # Threads would have nothing to wait for.
             table = pq.ParquetFile(data).read(columns=wanted, use_threads=False)
         return table if wanted is None else table.select(wanted)
 
@@ -258,12 +259,13 @@ def _tally(rejects: pa.Table | None) -> dict[str, int]:
 
 def _put_tables(dataset: Dataset, step: Step, tables: Mapping[str, pa.Table]) -> dict[str, TableRef]:
     """Tables written side by side: a disk's sync, or the way to S3 and back, is waited for once."""
-    written = _writers().map(partial(put_table, dataset, step), tables.values())
+    written = _writers(os.getpid()).map(partial(put_table, dataset, step), tables.values())
     return dict(zip(tables, written, strict=True))
 
 
 @lru_cache(maxsize=1)
-def _writers() -> ThreadPoolExecutor:
+def _writers(pid: int) -> ThreadPoolExecutor:
+    """This process's own: threads do not survive a fork."""
     return ThreadPoolExecutor(_WRITERS, thread_name_prefix="write")
 
 

@@ -6,7 +6,7 @@ limits, paths), not what comes out; they are left out of checkpoint keys.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -17,6 +17,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    model_validator,
 )
 
 OPERATIONAL: dict[str, Any] = {"operational": True}
@@ -223,6 +224,12 @@ class RetrievalConfig(Section):
         default=0.20, gt=0, le=1, description="If it is not for this share of images, nothing is exported."
     )
     galleries: PositiveInt = Field(default=5, description="At most so many are drawn; more, if a model's are smaller.")
+
+    @model_validator(mode="after")
+    def _larger_than_top_k(self) -> Self:
+        if self.gallery <= self.top_k:
+            raise ValueError(f"gallery = {self.gallery} with top_k = {self.top_k}: expected a gallery above top_k")
+        return self
 
 
 Scorer = Literal["nsfw", "sharpness", "text"]

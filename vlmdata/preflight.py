@@ -52,7 +52,7 @@ def fetch_models(config: BuildConfig, to: Stage) -> None:
         ConfigError: the tag is unknown, or weights cannot be had or do not fit.
     """
     from vlmdata.measure.encoder import load_encoder
-    from vlmdata.models import starter
+    from vlmdata.models.source import STARTERS
     from vlmdata.quality.judges import judges
 
     if to < Stage.CHECKED:
@@ -60,7 +60,7 @@ def fetch_models(config: BuildConfig, to: Stage) -> None:
     bench = judges(config.quality)
     device = config.quality.device if config.engine == "threads" else "cpu"
     for judge in (bench.default, *bench.special.values()):
-        if judge.model != starter.NAME:
+        if judge.model not in STARTERS:
             load_encoder(judge.model, judge.pretrained, device)
 
 

@@ -145,8 +145,14 @@ class LocalStore(Store):
 
     def view(self, path: str) -> pa.Buffer:
         # No object is ever changed under its name, so what is mapped stays what it is.
-        with pa.memory_map(str(self.root / path)) as file:
-            return file.read_buffer()
+        try:
+            with pa.memory_map(str(self.root / path)) as file:
+                return file.read_buffer()
+        except FileNotFoundError:
+            raise
+        except OSError:
+            # Some file systems map nothing.
+            return super().view(path)
 
     def open(self, path: str) -> IO[bytes]:
         return (self.root / path).open("rb")

@@ -68,8 +68,7 @@ class Results:
         return "\n".join(self._band_row(language, bands) for language, bands in self.bands().items())
 
     def _band_row(self, language: str, bands: Bands) -> str:
-        gallery = self.emoji[language].trusted(bands).gallery or "all"
-        return f"{_shares(language, bands, self.stamps[language])} {gallery} |"
+        return f"{_shares(language, bands, self.stamps[language])} {self.emoji[language].trusted(bands).gallery} |"
 
 
 def _shares(language: str, bands: Bands, on: Measured) -> str:

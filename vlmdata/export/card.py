@@ -240,6 +240,10 @@ def _text(value: str) -> str:
     return re.sub(r"[<>\[\]*`|\\]", lambda found: f"&#{ord(found[0])};", _short(value))
 
 
+_LONGEST = 300
+"""Characters of one thing that is named; where bounds come from, and what a check found, are shorter."""
+
+
 def _short(value: str) -> str:
     plain = " ".join(value.split())
-    return plain if len(plain) <= 100 else plain[:97] + "..."
+    return plain if len(plain) <= _LONGEST else plain[: _LONGEST - 3] + "..."

@@ -98,7 +98,11 @@ class Calibration:
         Raises:
             ConfigError: it is a folder, or none that one may write in.
         """
-        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        try:
+            writable = not path.is_dir() and os.access(path if path.exists() else path.parent, os.W_OK)
+        except OSError:
+            writable = False
+        if not writable:
             raise ConfigError(f"calibration: {path} cannot be written; give another file")
 
     @classmethod

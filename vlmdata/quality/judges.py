@@ -14,7 +14,7 @@ from vlmdata.config import LanguageModel, QualityConfig, RetrievalConfig
 from vlmdata.errors import ConfigError
 from vlmdata.measure.language import primary
 from vlmdata.models.calibration import Calibration, calibration_in, own_calibrations, thresholds_for
-from vlmdata.models.source import describe
+from vlmdata.models.source import describe, resolve
 from vlmdata.quality.trusted import Trusted
 
 _log = logging.getLogger("vlmdata")
@@ -89,7 +89,9 @@ class Judges:
         found: dict[str, Search] = {}
         for judge in (self.default, *self.special.values()):
             before = found.get(judge.identity, Search(judge, wanted.gallery, 0, wanted.max_miss_rate))
-            gallery = min(before.gallery, judge.trusted.gallery or wanted.gallery)
+            # A gallery that is no larger than top_k would find everything.
+            own = judge.trusted.gallery if (judge.trusted.gallery or 0) > wanted.top_k else None
+            gallery = min(before.gallery, own or wanted.gallery)
             found[judge.identity] = Search(
                 judge=judge,
                 gallery=gallery,
@@ -115,6 +117,8 @@ def judges(config: QualityConfig) -> Judges:
     named_for = {primary(tag): tag for tag in config.languages}
     if len(named_for) != len(config.languages):
         raise ConfigError(f"quality.languages = {sorted(config.languages)}: one model a language; its regions share it")
+    for language, tag in named_for.items():
+        _require_known(config.languages[tag], language, f"quality.languages.{tag}")
     unlabelled = primary(config.unlabelled_language)
     default = _judge(named, _main_language(named, unlabelled), "quality.calibration")
     special = {
@@ -140,6 +144,15 @@ def _main_language(choice: LanguageModel, unlabelled: str) -> str:
 def _known(choice: LanguageModel) -> frozenset[str]:
     """The languages that a model knows, under the tags that captions are told by."""
     return frozenset(primary(tag) for tag in describe(choice.model, choice.pretrained).languages)
+
+
+def _require_known(choice: LanguageModel, language: str, key: str) -> None:
+    """Of open_clip's own models it is known what they know; of others the config's word counts."""
+    if resolve(choice.model, choice.pretrained).kind == "tag" and language not in (known := _known(choice)):
+        raise ConfigError(
+            f"{key}: {choice.model} knows {', '.join(sorted(known))}, not {language};"
+            " name a model that does, such as xlm-roberta-base-ViT-B-32"
+        )
 
 
 def _calibrated(choice: LanguageModel, default: Judge) -> dict[str, Judge]:

