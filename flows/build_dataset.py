@@ -32,7 +32,7 @@ def build_dataset(config: BuildConfig, to: Stage = Stage.FINAL) -> Any:
 
     Ends `Completed`; `CompletedInPart` if a rerun may mend what failed; or
     failed with the name of the reason: ConfigError, SourceError, StoreError,
-    GateFailed, BuildIncomplete.
+    GateFailed, NeedsCleaning, BuildIncomplete.
 
     Args:
         config: The build: source, store, rules, models, export.

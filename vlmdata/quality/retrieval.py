@@ -106,7 +106,7 @@ def _bound(exports: pa.Table, bench: Judges, wanted: RetrievalConfig) -> float:
     total = sum(one["counts"] for one in looked)
     search = bench.search(wanted)
     allowed = sum(search[one["values"]].max_miss_rate * one["counts"] for one in looked)
-    # Where all bounds are the config's, it is the config's to the last bit.
+    # A mean of equal bounds may miss them by a bit.
     return max(wanted.max_miss_rate, round(allowed / total, 9)) if total else wanted.max_miss_rate
 
 
