@@ -11,7 +11,7 @@ from vlmdata.export.tallies import Tallies, quantile
 from vlmdata.schema import MADE
 
 _LONGEST_LIST = 30
-_RECALLS = ("r1", "r5", "r10", "low", "high")
+_RECALLS = ("r1", "r5", "r10")
 _NONE = "-"
 
 CIRCULAR = (
@@ -137,11 +137,11 @@ def _retrieval(found: Mapping[str, Any] | None) -> str:
     if not found:
         return ""
     rows = [
-        [f"{what}, {way.replace('_', ' ')}", f"{one['n']:,}", *[f"{100 * one[name]:.1f}" for name in _RECALLS]]
+        [f"{what}, {way.replace('_', ' ')}", f"{one['n']:,}", *_recalls(one)]
         for what, key in (("exported", "exports"), ("all that were scored", "scored"))
         for way, one in found[key].items()
     ]
-    table = _table(["of", "images", "R@1 %", "R@5 %", "R@10 %", "95 % from", "to"], rows)
+    table = _table(["of", "images", "R@1 % (95 % interval)", "R@5 %", "R@10 %"], rows)
     warning = "**Too few to tell.** " if found["verdict"] == "too few to tell" else ""
     return f"## Retrieval\n\n{warning}{_text(found['sentence'])}.\n\n{table}"
 
@@ -238,6 +238,11 @@ def _text(value: str) -> str:
     if re.fullmatch(r"`[^`]*`", value):
         return value.replace("|", "\\|")
     return re.sub(r"[<>\[\]*`|\\]", lambda found: f"&#{ord(found[0])};", _short(value))
+
+
+def _recalls(one: Mapping[str, Any]) -> list[str]:
+    shares = zip(_RECALLS, one["intervals"], strict=True)
+    return [f"{100 * one[name]:.1f} ({100 * low:.1f} to {100 * high:.1f})" for name, (low, high) in shares]
 
 
 _LONGEST = 300

@@ -27,27 +27,26 @@ _Z = 1.959963984540054
 
 @dataclass(frozen=True)
 class Recall:
-    """Share of `n` queries whose right answer is among the first 1, 5 and 10, and the interval of the last.
+    """Share of `n` queries whose right answer is among the first 1, 5 and 10.
 
-    `low` and `high` bound R@10 with 95 % confidence (Wilson 1927).
+    `intervals` bound the three with 95 % confidence, each from and to (Wilson 1927).
     """
 
     n: int
     r1: float
     r5: float
     r10: float
-    low: float
-    high: float
+    intervals: tuple[tuple[float, float], ...]
 
     @classmethod
     def of(cls, ranks: Ranks) -> Recall:
         """From ranks that count from 1."""
         n = len(ranks)
         if not n:
-            return cls(0, 0.0, 0.0, 0.0, 0.0, 1.0)
-        hits = int(np.count_nonzero(ranks <= 10))
-        low, high = wilson(hits, n)
-        return cls(n, float((ranks <= 1).mean()), float((ranks <= 5).mean()), hits / n, low, high)
+            return cls(0, 0.0, 0.0, 0.0, ((0.0, 1.0),) * 3)
+        hits = [int(np.count_nonzero(ranks <= most)) for most in (1, 5, 10)]
+        r1, r5, r10 = (hit / n for hit in hits)
+        return cls(n, r1, r5, r10, tuple(wilson(hit, n) for hit in hits))
 
 
 def wilson(hits: int, n: int) -> tuple[float, float]:

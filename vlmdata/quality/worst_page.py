@@ -53,10 +53,14 @@ def _recalls(found: Retrieval) -> str:
         for way, recall in both.items()
     ]
     lines = "".join(
-        f"<tr><td>{name}<td>{one.n}<td>{one.r1:.1%}<td>{one.r5:.1%}<td>{one.r10:.1%}<td>{one.low:.1%} to {one.high:.1%}"
+        f"<tr><td>{name}<td>{one.n}"
+        + "".join(
+            f"<td>{share:.1%} ({low:.1%} to {high:.1%})"
+            for share, (low, high) in zip((one.r1, one.r5, one.r10), one.intervals, strict=True)
+        )
         for name, one in rows
     )
-    return f"<table><tr><th>of<th>images<th>R@1<th>R@5<th>R@10<th>95 % interval{lines}</table>"
+    return f"<table><tr><th>of<th>images<th>R@1 (95 % interval)<th>R@5<th>R@10{lines}</table>"
 
 
 def _groups(found: Retrieval) -> str:

@@ -41,7 +41,7 @@ def health_of(languages: dict[str | None, int] | None = None, **figures: float |
 
 
 def retrieval_of(r10: float, n: int = 500) -> Retrieval:
-    both = {way: Recall(n, r10, r10, r10, 0.0, 1.0) for way in ("image_to_text", "text_to_image")}
+    both = {way: Recall(n, r10, r10, r10, ((0.0, 1.0),) * 3) for way in ("image_to_text", "text_to_image")}
     return Retrieval("passed", (500,), 10, 1 - r10, 0.2, both, both, {}, schema.RETRIEVAL.empty_table())
 
 

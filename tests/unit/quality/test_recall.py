@@ -65,9 +65,10 @@ def test_galleries_are_disjoint_of_one_size_and_the_same_in_any_order(n: int, si
 def test_recall_and_its_interval() -> None:
     found = Recall.of(np.array([1, 1, 5, 6, 10, 11, 50, 3, 2, 100]))
     assert (found.n, found.r1, found.r5, found.r10) == (10, 0.2, 0.5, 0.7)
-    assert (found.low, found.high) == pytest.approx((0.39677, 0.89221), abs=1e-4)
+    assert found.intervals[2] == pytest.approx((0.39677, 0.89221), abs=1e-4)
+    assert found.intervals == (wilson(2, 10), wilson(5, 10), wilson(7, 10))
     assert wilson(0, 20)[0] == 0.0 and wilson(20, 20)[1] == pytest.approx(1.0)
-    assert Recall.of(np.array([], np.int64)) == Recall(0, 0.0, 0.0, 0.0, 0.0, 1.0)
+    assert Recall.of(np.array([], np.int64)) == Recall(0, 0.0, 0.0, 0.0, ((0.0, 1.0),) * 3)
 
 
 def test_words_alone() -> None:
