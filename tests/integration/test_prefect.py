@@ -109,13 +109,11 @@ def runs(client: Client, server: PrefectServer, s3: S3, config: dict[str, Any]) 
         "no model": {**config, "quality": {"model": "no-such-model", "pretrained": None}},
     }
     with worker(server, environment(**s3.environment, TEST_API_KEY=API_KEY)):
-        # One after the other: on a busy machine the server loses lines of the log that come from many at once.
-        yield {name: client.ended(_started(client, parameters)) for name, parameters in wanted.items()}
-
-
-def _started(client: Client, config: dict[str, Any]) -> str:
-    answer = client.trigger("build-dataset", {"config": config, "to": "04_final"})
-    return str(answer.raise_for_status().json()["id"])
+        started = {
+            name: client.trigger("build-dataset", {"config": parameters, "to": "04_final"}).raise_for_status().json()
+            for name, parameters in wanted.items()
+        }
+        yield {name: client.ended(run["id"]) for name, run in started.items()}
 
 
 def test_the_form_describes_every_field(client: Client) -> None:
@@ -144,6 +142,14 @@ def test_the_nightly_one_has_its_schedule(client: Client) -> None:
     assert (schedule["schedule"]["cron"], schedule["schedule"]["timezone"]) == ("0 2 * * *", "UTC")
     assert not client.deployments["build-dataset"]["schedules"]
     assert nightly["global_concurrency_limit"]["limit"] == 1
+
+
+def test_the_nightly_one_will_run(client: Client) -> None:
+    nightly = {"deployment_id": {"any_": [client.deployments["build-dataset-nightly"]["id"]]}}
+    wait_until(lambda: client.found("flow_runs", flow_runs=nightly), "Prefect's scheduler plans a night", 90)
+    planned = client.found("flow_runs", flow_runs=nightly)
+    assert {run["state_type"] for run in planned} == {"SCHEDULED"}
+    assert all(run["expected_start_time"][11:19] == "02:00:00" for run in planned)
 
 
 def test_a_parameter_of_the_wrong_kind_starts_no_run(client: Client, config: dict[str, Any]) -> None:
