@@ -2,12 +2,14 @@
 
 Pillow shrinks with weights of 22 bits after the point, and rounds each of two
 passes to 8 bits (`Resample.c`). Sums of these are exact in float64 in any
-order, so a matrix product gives the same. Pillow and numpy
+order, so a matrix product gives the same; a kernel of whole numbers
+(`tile_kernel`) does so in less than half the time again. Pillow and numpy
 alone: the decoder process runs it by path.
 """
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
@@ -24,26 +26,64 @@ _BAND = 8
 _AT_ONCE = 1 << 18
 """Pixels summed at once."""
 _Floats = npt.NDArray[np.float64]
-_Tile = Callable[[Image.Image], bytes]
+_Spans = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int32]]
+Tile = Callable[[Image.Image], bytes]
+_Kernel = Callable[[npt.NDArray[np.uint32], _Spans, _Spans], npt.NDArray[np.uint8]]
 
 
-def faster(plain: _Tile) -> _Tile:
+def faster(plain: Tile, kernel: _Kernel | None = None) -> Tile:
     """Give `plain`'s tiles faster, if this Pillow's are the ones expected; if not, `plain` itself.
 
     `plain` turns an RGB picture grey and shrinks it to 32 × 32 with Pillow's
     Lanczos filter. Small pictures are left to it, and so are tall ones:
     versions of Pillow differ in which of the two passes comes first there.
+    With `tile_kernel.shrink` as the kernel, pictures that lie in one piece of
+    memory go through that.
     """
 
     def tile(image: Image.Image) -> bytes:
         width, height = image.size
         small = min(width, height) < 2 * SIDE
         tall = height - SIDE > 2 * (width - SIDE)
-        return plain(image) if small or tall or width > _AT_ONCE else _tile(image, scratch)
+        if small or tall or width > _AT_ONCE:
+            return plain(image)
+        whole = None if kernel is None else _arrow_array(image)
+        if kernel is None or whole is None:
+            return _tile(image, scratch)
+        return kernel(_pixels(whole, width, height), _spans(width), _spans(height)).tobytes()
 
     # Kept from picture to picture: fresh memory costs as much as what is done with it.
     scratch = np.empty(_AT_ONCE)
     return tile if all(tile(image) == plain(image) for image in _samples()) else plain
+
+
+def _arrow_array(image: Image.Image) -> Any:
+    """The capsule through which Arrow reads a picture where it lies, which is as long as the capsule is kept."""
+    try:
+        return image.__arrow_c_array__()[1]
+    except ValueError:
+        # More than one block of Pillow's (16 MB).
+        return None
+
+
+def _pixels(capsule: Any, width: int, height: int) -> npt.NDArray[np.uint32]:
+    """Four bytes a pixel (height, width): a list of fixed length has one child, whose second buffer holds values."""
+    array = _ArrowArray.from_address(_pointer_in(capsule, b"arrow_array"))
+    values = (ctypes.c_uint32 * (width * height)).from_address(array.children[0].contents.buffers[1])
+    return np.ctypeslib.as_array(values).reshape(height, width)
+
+
+class _ArrowArray(ctypes.Structure):
+    """The head of a `struct ArrowArray` (https://arrow.apache.org/docs/format/CDataInterface.html)."""
+
+
+_ArrowArray._fields_ = [
+    *((name, ctypes.c_int64) for name in ("length", "null_count", "offset", "n_buffers", "n_children")),
+    ("buffers", ctypes.POINTER(ctypes.c_void_p)),
+    ("children", ctypes.POINTER(ctypes.POINTER(_ArrowArray))),
+]
+_pointer_in = ctypes.pythonapi.PyCapsule_GetPointer
+_pointer_in.restype, _pointer_in.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
 
 
 def _samples() -> Iterator[Image.Image]:
@@ -87,6 +127,14 @@ def _bands(length: int) -> list[tuple[int, _Floats]]:
             band[offset : offset + weights.shape[1], column] = weights[left + column]
         bands.append((int(starts[left]), band[: length - starts[left]]))
     return bands
+
+
+@lru_cache(maxsize=128)
+def _spans(length: int) -> _Spans:
+    """What the kernel needs: first pixel of each column, the one after its last, and weights as whole numbers."""
+    starts, weights = _weights(length)
+    ends = np.minimum(starts + weights.shape[1], length)
+    return starts, ends, np.rint(weights * _FRACTION).astype(np.int32)
 
 
 def _weights(length: int) -> tuple[npt.NDArray[np.int64], _Floats]:

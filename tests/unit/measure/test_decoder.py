@@ -233,3 +233,23 @@ def test_a_decoder_that_cannot_start_is_the_configs_fault(monkeypatch: pytest.Mo
     monkeypatch.setattr(decoder, "_WORKER", broken)
     with pytest.raises(ConfigError, match="decode_memory_mb"):
         DecoderPool(PATIENT, 1).measure([GOOD["PNG"]])
+
+
+def test_who_has_seen_many_pictures_loads_the_kernel_and_answers_the_same(start: Callable[[Limits], Pool]) -> None:
+    pool = start(PATIENT)
+    picture = encoded("JPEG", (300, 200))
+    [first] = pool.measure([picture])
+    assert not _has_kernel(pool)
+    for _ in range(600):
+        assert all(found == first for found in pool.measure([picture] * 100))
+        if _has_kernel(pool):
+            break
+    assert _has_kernel(pool)
+    # What is loaded by now is used from now on.
+    time.sleep(1)
+    assert pool.measure([picture] * 10) == [first] * 10
+    assert errors(pool.measure([plain(9_000), picture])) == ["too_many_pixels", None]
+
+
+def _has_kernel(pool: Pool) -> bool:
+    return any("llvmlite" in mapped.path for mapped in pool.process().memory_maps())
