@@ -28,9 +28,9 @@ from vlmdata.quality.scores import score_shard
 pytestmark = pytest.mark.integration
 
 SAMPLES = 60
-LANGUAGES = ("en", "ja")
-# The small model does not know Japanese: what is shown is the way, not the figure.
-STARTER = QualityConfig(model="starter", pretrained=None, languages={"ja": LanguageModel(model="starter")})
+LANGUAGES = ("en", "zh")
+CHINESE = LanguageModel(model="starter-multilingual")
+ONE_MODEL = QualityConfig(model=CHINESE.model, pretrained=None, languages={"zh": CHINESE})
 
 
 @pytest.fixture(scope="module")
@@ -64,16 +64,16 @@ def test_bounds_in_two_languages_judge_the_set_that_they_were_found_on(
     captioned: tuple[Dataset, list[Shard]], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     dataset, shards = captioned
-    reports = {language: calibrate_dataset(dataset, shards, STARTER, language) for language in LANGUAGES}
+    reports = {language: calibrate_dataset(dataset, shards, ONE_MODEL, language) for language in LANGUAGES}
     files = {language: str(tmp_path / f"{language}.json") for language in LANGUAGES}
     for language, report in reports.items():
         report.save(Path(files[language]))
         assert report.bands.matched_rejected <= 0.05 and report.bands.shuffled_accepted <= 0.05
     # A model that reads a language tells its pictures apart.
-    assert reports["en"].bands.auc > 0.65 and reports["en"].bands.auc > reports["ja"].bands.auc
+    assert min(report.bands.auc for report in reports.values()) > 0.65
 
-    japanese = LanguageModel(model="starter", calibration=files["ja"])
-    config = STARTER.model_copy(update={"calibration": files["en"], "languages": {"ja": japanese}})
+    chinese = CHINESE.model_copy(update={"calibration": files["zh"]})
+    config = ONE_MODEL.model_copy(update={"calibration": files["en"], "languages": {"zh": chinese}})
     caplog.set_level(logging.WARNING, logger="vlmdata")
     bench = judges(config)
     assert not caplog.records and "by vlmdata calibrate" in bench.default.note
@@ -85,6 +85,6 @@ def test_bounds_in_two_languages_judge_the_set_that_they_were_found_on(
         assert row["drawn"] >= report.bands.n and row["auc"] == pytest.approx(report.bands.auc, abs=0.05)
         assert row["accepted"] > 0 and row["failed"] == 0
         assert row["rejected"] <= 0.05 * row["n"] + 1
-    assert rows[CAPTION_CAPTION, "ja"]["n"] > SAMPLES // 2
+    assert rows[CAPTION_CAPTION, "zh"]["n"] > SAMPLES // 2
     captions = sum(dataset.manifest(shard, Step.CAPTIONED).captions.kept for shard in checked)
     assert sum(row[name] for row in rows.values() for name in OUTCOMES if row[name]) == captions

@@ -33,8 +33,8 @@ from vlmdata.runs import existing_run, start_run
 pytestmark = pytest.mark.integration
 
 Run = Callable[..., tuple[int, str, str]]
-ITALIAN = "quality.languages={it: {model: starter}}"
-GERMAN = "quality.languages={de: {model: starter}}"
+ITALIAN = "quality.languages={it: {model: starter-multilingual}}"
+GERMAN = "quality.languages={de: {model: starter-multilingual}}"
 KEEP = 0.9
 
 

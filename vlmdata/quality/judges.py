@@ -147,8 +147,9 @@ def _known(choice: LanguageModel) -> frozenset[str]:
 
 
 def _require_known(choice: LanguageModel, language: str, key: str) -> None:
-    """Of open_clip's own models it is known what they know; of others the config's word counts."""
-    if resolve(choice.model, choice.pretrained).kind == "tag" and language not in (known := _known(choice)):
+    """Of the models that ship and of open_clip's own it is known what they know; of others the config's word counts."""
+    kind = resolve(choice.model, choice.pretrained).kind
+    if kind in ("starter", "tag") and language not in (known := _known(choice)):
         raise ConfigError(
             f"{key}: {choice.model} knows {', '.join(sorted(known))}, not {language};"
             " name a model that does, such as xlm-roberta-base-ViT-B-32"

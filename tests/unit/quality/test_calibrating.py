@@ -16,13 +16,14 @@ from vlmdata.errors import ConfigError
 from vlmdata.layout import Step
 from vlmdata.models.calibration import Calibration
 from vlmdata.models.source import model_identity
+from vlmdata.models.starter_multilingual import NAME as MULTILINGUAL
 from vlmdata.quality.calibrating import Report, calibrate_dataset
 from vlmdata.quality.judges import judges
 from vlmdata.quality.scores import score_shard
 
 N = 26
-GERMAN = {"de": LanguageModel(model="starter")}
-STARTER = QualityConfig(model="starter", pretrained=None, device="cpu", languages=GERMAN)
+GERMAN = {"de": LanguageModel(model=MULTILINGUAL)}
+ONE_MODEL = QualityConfig(model=MULTILINGUAL, pretrained=None, device="cpu", languages=GERMAN)
 THINGS = "cat dog house tree car boat fish bird moon star cup hat key shoe ball book door bell leaf ring"
 
 
@@ -54,7 +55,7 @@ def captioned(make: Callable[..., Any]) -> Any:
 
 
 def found(captioned: Any, language: str = "en", **options: Any) -> Report:
-    config = options.pop("config", STARTER)
+    config = options.pop("config", ONE_MODEL)
     return calibrate_dataset(captioned.dataset, captioned.shards, config, language, **options)
 
 
@@ -71,7 +72,7 @@ def test_captions_of_the_language_alone_are_measured_and_one_an_image(captioned:
     assert (english.bands.n, english.lost) == (N - 4, 0)
     # 1 and 3 have no German caption; what is declared English and is not is no German caption either.
     assert german.bands.n == N - 2 and german.calibration.language == "de"
-    assert english.calibration.model == model_identity("starter")
+    assert english.calibration.model == model_identity(MULTILINGUAL)
 
 
 def test_nothing_is_embedded_twice_and_stage_03_uses_it(make: Callable[..., Any]) -> None:
@@ -80,7 +81,7 @@ def test_nothing_is_embedded_twice_and_stage_03_uses_it(make: Callable[..., Any]
         first = found(captioned)
         assert ear.embedded == N
         assert found(captioned) == first
-        captioned.each(score_shard, STARTER)
+        captioned.each(score_shard, ONE_MODEL)
     assert ear.embedded == N
 
 
@@ -90,7 +91,7 @@ def test_how_shards_are_cut_changes_nothing(make: Callable[..., Any], captioned:
 
 
 def test_what_is_measured_is_what_stage_03_scores(captioned: Any) -> None:
-    scores = captioned.each(score_shard, STARTER).rows(Step.SCORES, "scores")
+    scores = captioned.each(score_shard, ONE_MODEL).rows(Step.SCORES, "scores")
     first: dict[str, Any] = {}
     for row in sorted(scores, key=lambda row: row["caption_id"]):
         if row["language"] == "en" and not row["contradicted"]:
@@ -108,7 +109,7 @@ def test_the_file_is_one_that_a_config_names(captioned: Any, tmp_path: Path) -> 
     report = found(captioned, keep=0.8)
     report.save(tmp_path / "calibration.json")
     assert Calibration.load(tmp_path / "calibration.json") == report.calibration
-    config = STARTER.model_copy(update={"calibration": str(tmp_path / "calibration.json")})
+    config = ONE_MODEL.model_copy(update={"calibration": str(tmp_path / "calibration.json")})
     judge = judges(config).default
     assert judge.accept_above == np.float32(report.bands.accept_above)
     assert judge.reject_below == np.float32(report.bands.reject_below)
@@ -116,7 +117,7 @@ def test_the_file_is_one_that_a_config_names(captioned: Any, tmp_path: Path) -> 
 
 
 def test_a_calibration_that_is_yet_to_be_made_is_no_trouble(captioned: Any, tmp_path: Path) -> None:
-    config = STARTER.model_copy(update={"calibration": str(tmp_path / "not-yet.json")})
+    config = ONE_MODEL.model_copy(update={"calibration": str(tmp_path / "not-yet.json")})
     assert found(captioned, config=config) == found(captioned)
 
 
@@ -159,5 +160,5 @@ def test_of_a_large_set_the_drawn_pictures_alone_are_embedded(make: Callable[...
     with progress.listening(ear):
         few = found(captioned, sample=20)
         assert ear.embedded == 20
-        captioned.each(score_shard, STARTER)
+        captioned.each(score_shard, ONE_MODEL)
     assert found(captioned, sample=20) == few

@@ -127,6 +127,27 @@ def test_an_english_model_judges_no_other_language(tag: str) -> None:
     assert judges(QualityConfig(languages={"en-GB": clip})).of("en") is not None
 
 
+@pytest.mark.parametrize(
+    ("model", "known", "tag"), [("starter", "en", "zh"), ("starter-multilingual", "ar, .*, zh", "ja")]
+)
+def test_a_model_that_ships_judges_no_language_that_it_does_not_list(model: str, known: str, tag: str) -> None:
+    choice = LanguageModel(model=model, accept_above=0.5, reject_below=0.4)
+    line = rf"^quality.languages.{tag}: {model} knows {known}, not {tag}; name a model"
+    with pytest.raises(ConfigError, match=line) as told:
+        judges(QualityConfig(languages={tag: choice}))
+    assert "\n" not in str(told.value)
+    # Not even to find its bounds.
+    with pytest.raises(ConfigError, match=line):
+        judges(uncalibrated(QualityConfig(languages={tag: choice})))
+    assert judges(QualityConfig(languages={"en": choice})).special["en"].model == model
+
+
+def test_of_a_folder_the_configs_word_counts(tmp_path: Path) -> None:
+    choice = LanguageModel(model=local_model(tmp_path / "m"), accept_above=0.5, reject_below=0.4)
+    judge = judges(QualityConfig(languages={"zh": choice})).of("zh")
+    assert judge is not None and "zh" not in judge.languages
+
+
 def test_a_gallery_no_larger_than_top_k_says_nothing(tmp_path: Path) -> None:
     bench = judges(QualityConfig(calibration=calibration(tmp_path / "c.json", gallery=100)))
     [search] = bench.search(RetrievalConfig(top_k=100)).values()

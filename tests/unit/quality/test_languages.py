@@ -56,7 +56,7 @@ def test_a_contradicted_caption_is_held_and_its_sample_lives_by_another(
         accept_above=-1.0,
         reject_below=-1.0,
         device="cpu",
-        languages={"de": LanguageModel(model="starter", accept_above=-1.0, reject_below=-1.0)},
+        languages={"de": LanguageModel(model="starter-multilingual", accept_above=-1.0, reject_below=-1.0)},
     )
     captioned = tiny_in(tmp_path, files, captions, shard_size=2).ingested().filtered().captioned()
     judged = captioned.each(score_shard, config).each(judge_shard, config)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from tests.unit.measure.test_encoder import save_tiny
 from vlmdata.checkpoint import Counts, Dataset, Result, Shard, publish, step_key
 from vlmdata.config import LanguageModel, QualityConfig
 from vlmdata.layout import Step
@@ -27,14 +29,9 @@ from vlmdata.quality.scores import score_shard
 
 N = 24
 BOUNDS: dict[str, Any] = {"accept_above": 0.05, "reject_below": -0.02}
-STARTER = QualityConfig(
-    model="starter",
-    pretrained=None,
-    device="cpu",
-    languages={"de": LanguageModel(model="starter", **BOUNDS)},
-    **BOUNDS,
-)
-TWO_MODELS = STARTER.model_copy(update={"languages": {"de": LanguageModel(model=MULTILINGUAL, **BOUNDS)}})
+MANY = LanguageModel(model=MULTILINGUAL, **BOUNDS)
+ONE_MODEL = QualityConfig(model=MULTILINGUAL, pretrained=None, device="cpu", languages={"de": MANY}, **BOUNDS)
+TWO_MODELS = ONE_MODEL.model_copy(update={"model": "starter"})
 THINGS = "cat dog house tree car boat fish bird moon star cup hat key shoe ball book door bell leaf ring".split()
 GERMAN = "Katze Hund Haus Baum Auto Boot Fisch Vogel Mond Stern Tasse Hut Messer Schuh Ball Buch Tor Glocke".split()
 
@@ -55,7 +52,7 @@ def labelled(number: int) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def make(pictures: Any, tiny_in: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
-    def checked(shard_size: int, captions: Callable[[int], list[Any]] = said, config: QualityConfig = STARTER) -> Any:
+    def checked(shard_size: int, captions: Callable[[int], list[Any]] = said, config: QualityConfig = ONE_MODEL) -> Any:
         files = {f"{seed}.png": pictures.png(seed) for seed in range(N)}
         texts = {f"{seed}.png": captions(seed) for seed in range(N)}
         made = tiny_in(tmp_path_factory.mktemp("pairs"), files, texts, shard_size=shard_size)
@@ -70,7 +67,7 @@ def checked(make: Callable[..., Any]) -> Any:
     return make(9)
 
 
-def measured(checked: Any, config: QualityConfig = STARTER) -> dict[tuple[str, str], dict[str, Any]]:
+def measured(checked: Any, config: QualityConfig = ONE_MODEL) -> dict[tuple[str, str], dict[str, Any]]:
     table = measure_pairs(checked.dataset, checked.shards, config)
     assert table.schema == PAIRS
     return {(row["pair"], row["language"]): row for row in table.to_pylist()}
@@ -147,7 +144,7 @@ def test_captions_in_two_languages_of_one_image_are_compared(checked: Any) -> No
 
 def test_the_auc_is_what_a_calibration_of_the_same_captions_finds(checked: Any) -> None:
     row = measured(checked)[IMAGE_CAPTION, "en"]
-    report = calibrate_dataset(checked.dataset, checked.shards, STARTER, "en")
+    report = calibrate_dataset(checked.dataset, checked.shards, ONE_MODEL, "en")
     assert row["drawn"] == report.bands.n == N
     assert round(row["auc"], 4) == report.bands.auc
 
@@ -185,18 +182,15 @@ def test_what_the_same_model_judged_is_not_embedded_again(checked: Any, monkeypa
 
 
 def test_a_judge_that_does_not_know_the_source_language_compares_nothing(make: Callable[..., Any]) -> None:
-    config = STARTER.model_copy(
-        update={"model": MULTILINGUAL, "unlabelled_language": "de", "languages": {"en": LanguageModel(model="starter")}}
-    )
+    english = {"en": LanguageModel(model="starter")}
+    config = ONE_MODEL.model_copy(update={"unlabelled_language": "de", "languages": english})
     rows = measured(make(N, labelled, config), config)
     assert rows[IMAGE_CAPTION, "de"]["drawn"] == 22 and rows[IMAGE_CAPTION, "en"]["drawn"] == N
     assert [language for pair, language in rows if pair == CAPTION_CAPTION] == ["fr"]
 
 
 def test_a_source_language_that_nobody_judges_is_read_by_a_judge_that_knows_it(make: Callable[..., Any]) -> None:
-    config = STARTER.model_copy(
-        update={"unlabelled_language": "de", "languages": {"fr": LanguageModel(model=MULTILINGUAL, **BOUNDS)}}
-    )
+    config = TWO_MODELS.model_copy(update={"unlabelled_language": "de", "languages": {"fr": MANY}})
     two = make(N, labelled, config)
     rows, expected = measured(two, config), compared(two, "fr", "de", MULTILINGUAL)
     row = rows[CAPTION_CAPTION, "fr"]
@@ -206,10 +200,11 @@ def test_a_source_language_that_nobody_judges_is_read_by_a_judge_that_knows_it(m
 
 
 def test_a_model_that_the_config_gives_the_source_language_reads_it_though_it_does_not_list_it(
-    make: Callable[..., Any],
+    make: Callable[..., Any], tmp_path: Path
 ) -> None:
-    chosen = {tag: LanguageModel(model="starter", **BOUNDS) for tag in ("de", "fr")}
-    config = STARTER.model_copy(update={"unlabelled_language": "de", "languages": chosen})
+    small = str(save_tiny(tmp_path / "small"))
+    chosen = {tag: LanguageModel(model=small, **BOUNDS) for tag in ("de", "fr")}
+    config = ONE_MODEL.model_copy(update={"model": small, "unlabelled_language": "de", "languages": chosen})
     rows = measured(make(N, labelled, config), config)
     assert [rows[CAPTION_CAPTION, language]["n"] for language in ("en", "fr")] == [22, 22]
 
@@ -232,7 +227,7 @@ def with_failures(dataset: Dataset, shard: Shard) -> Shard:
 def test_captions_that_failed_are_compared_with_nothing(make: Callable[..., Any]) -> None:
     captions = [{"text": "Katze", "lang": "de"}, {"text": "cat", "lang": "en"}]
     whole = make(N, lambda number: captions)
-    failing = whole.each(with_failures).each(judge_shard, STARTER)
+    failing = whole.each(with_failures).each(judge_shard, ONE_MODEL)
     rows = measured(failing)
     assert rows[CAPTION_CAPTION, "de"]["n"] == rows[CAPTION_CAPTION, "de"]["drawn"] == N - 2
     assert rows[IMAGE_CAPTION, "de"]["n"] == rows[IMAGE_CAPTION, "de"]["drawn"] == N - 1
@@ -286,4 +281,4 @@ def test_scores_of_a_model_that_is_not_at_hand_are_counted(tiny: Callable[..., A
 
 
 def test_no_shard_is_no_row(checked: Any) -> None:
-    assert measure_pairs(checked.dataset, [], STARTER).num_rows == 0
+    assert measure_pairs(checked.dataset, [], ONE_MODEL).num_rows == 0

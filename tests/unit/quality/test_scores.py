@@ -12,11 +12,12 @@ import pytest
 from vlmdata import progress
 from vlmdata.config import LanguageModel, QualityConfig
 from vlmdata.layout import Stage, Step
+from vlmdata.models.starter_multilingual import NAME as MULTILINGUAL
 from vlmdata.quality.bands import judge_shard
 from vlmdata.quality.scores import score_shard
 
 STARTER = QualityConfig(model="starter", pretrained=None, accept_above=0.3, reject_below=0.1, device="cpu")
-SAME_WITH_OTHER_BOUNDS = LanguageModel(model="starter", accept_above=-0.9, reject_below=-0.95)
+SAME_WITH_OTHER_BOUNDS = LanguageModel(model=MULTILINGUAL, accept_above=-0.9, reject_below=-0.95)
 
 
 @pytest.fixture(scope="module")
@@ -133,8 +134,9 @@ def test_a_caption_over_the_context_is_counted(pictures: Any, tiny: Callable[...
     assert [row["truncated"] for row in scored.rows(Step.SCORES, "scores")] == [False, True]
 
 
-def test_one_model_may_judge_two_languages_with_bounds_of_their_own(captioned: Any, scored: Any) -> None:
-    config = STARTER.model_copy(update={"languages": {"de": SAME_WITH_OTHER_BOUNDS}, "accept_above": 0.99})
+def test_one_model_may_judge_two_languages_with_bounds_of_their_own(captioned: Any) -> None:
+    languages = {"de": SAME_WITH_OTHER_BOUNDS}
+    config = STARTER.model_copy(update={"model": MULTILINGUAL, "languages": languages, "accept_above": 0.99})
     judged = captioned.each(score_shard, config).each(judge_shard, config)
     report = judged.report(Stage.CHECKED)
     report.captions.check("captions")
