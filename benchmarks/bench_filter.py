@@ -28,7 +28,8 @@ from vlmdata.checkpoint import Dataset, Shard
 from vlmdata.config import BuildConfig
 from vlmdata.filtering.duplicates import find_duplicates
 from vlmdata.filtering.shards import filter_shard
-from vlmdata.ingest.shards import ingest_shard, list_source
+from vlmdata.ingest.listing import list_source
+from vlmdata.ingest.shards import ingest_shard
 from vlmdata.layout import Step
 from vlmdata.measure.facts import measure, measure_shard
 

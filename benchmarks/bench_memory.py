@@ -20,8 +20,9 @@ from PIL import Image
 from benchmarks.builds import ROOT, Row, write_config, write_source
 
 FEW, MANY = 4, 40
-SHARD_SIZE = 50
-SIDE = 400
+SHARD_SIZE = 120
+"""Enough that in the smaller build, too, every decoder has seen what makes it compile its kernel."""
+SIDE = 300
 GLOBAL_BYTES = 300
 """What a sample may take in the steps over all shards."""
 _EVERY_S = 0.05

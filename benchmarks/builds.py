@@ -101,7 +101,8 @@ def run_in_a_loop(config: BuildConfig) -> dict[str, Any]:
     from vlmdata.filtering.shards import filter_shard
     from vlmdata.health.measure import measure_health
     from vlmdata.health.saved import save
-    from vlmdata.ingest.shards import ingest_shard, list_source
+    from vlmdata.ingest.listing import list_source
+    from vlmdata.ingest.shards import ingest_shard
     from vlmdata.measure.facts import measure_shard
     from vlmdata.preflight import preflight
     from vlmdata.quality.bands import judge_shard

@@ -11,6 +11,7 @@ from vlmdata.checkpoint import Shard
 from vlmdata.filtering import duplicates
 from vlmdata.filtering import shards as filtering
 from vlmdata.measure import facts
+from vlmdata.opt_out import OptOut
 
 
 @task(**SHARD, name="measure-shard", task_run_name="measure-{shard.name}")
@@ -24,11 +25,13 @@ def measure_shard(shard: Shard, job: Job) -> Shard:
 @named_failures
 def find_duplicates(shards: Sequence[Shard], job: Job) -> list[Shard]:
     """Seek near-duplicates over all shards."""
-    return duplicates.find_duplicates(job.dataset, shards, job.config.filter, job.config.dedup)
+    config = job.config
+    return duplicates.find_duplicates(job.dataset, shards, config.filter, config.dedup, OptOut.read(config.opt_out))
 
 
 @task(**SHARD, name="filter-shard", task_run_name="filter-{shard.name}")
 @named_failures
 def filter_shard(shard: Shard, job: Job) -> Shard:
     """Decide what of a shard stays."""
-    return filtering.filter_shard(job.dataset, shard, job.config.filter, job.config.dedup)
+    config = job.config
+    return filtering.filter_shard(job.dataset, shard, config.filter, config.dedup, OptOut.read(config.opt_out))

@@ -306,7 +306,7 @@ def _build(
     """Run the flow, unless the newest run was of the same source and settings."""
     from vlmdata.checkpoint import Dataset
     from vlmdata.console import progress_bars
-    from vlmdata.ingest.shards import list_source
+    from vlmdata.ingest.listing import list_source
     from vlmdata.layout import Stage
     from vlmdata.preflight import preflight
     from vlmdata.runs import fingerprint, finished_alike

@@ -6,6 +6,7 @@ limits, paths), not what comes out; they are left out of checkpoint keys.
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -20,6 +21,16 @@ from pydantic import (
     model_validator,
 )
 
+
+def _is_network(text: str) -> str:
+    try:
+        ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"expected a network such as 127.0.0.2/32 or fd00::/8: {error}") from error
+    return text
+
+
+IpNetwork = Annotated[str, AfterValidator(_is_network)]
 OPERATIONAL: dict[str, Any] = {"operational": True}
 
 
@@ -80,7 +91,73 @@ class ParquetSource(Section):
     )
 
 
-Source = Annotated[FolderSource | WebdatasetSource | ParquetSource, Field(discriminator="kind")]
+class UrlsSource(Section):
+    """A list of addresses that pictures are downloaded from."""
+
+    kind: Literal["urls"] = Field(default="urls", description="The kind of source.")
+    path: str = Field(description="A .parquet, .csv, .tsv or .jsonl file of rows, or a folder of such files.")
+    url_column: str = Field(default="url", description="Column of http:// and https:// addresses.")
+    caption_column: str | None = Field(
+        default="caption", description="A caption a row, or a list of them; null: no captions."
+    )
+    language_column: str | None = Field(default=None, description="Column of the captions' languages; null: none.")
+    license_column: str | None = Field(default=None, description="Column of licences; null: none.")
+    hash_column: str | None = Field(
+        default=None, description="Column of sha256 digests that the pictures must have; null: none is asked for."
+    )
+    allow_licenses: tuple[str, ...] | None = Field(
+        default=None, description="Rows under any other licence are rejected; null: none is asked for."
+    )
+
+
+FileSource = FolderSource | WebdatasetSource | ParquetSource
+Source = Annotated[FileSource | UrlsSource, Field(discriminator="kind")]
+
+
+class NetworkConfig(Section):
+    """Stage 00 of `kind: urls`: how pictures are downloaded, and which are left alone."""
+
+    user_agent: str = Field(
+        default="vlmdata/0.1 (collects pictures for training sets; set network.user_agent to say who you are)",
+        min_length=1,
+        pattern=r"^[ -~]+$",
+        description="Who asks, told to every server; the word before the first / is looked for in robots.txt.",
+        json_schema_extra=OPERATIONAL,
+    )
+    obey_robots: bool = Field(default=True, description="Leave alone what robots.txt disallows.")
+    obey_headers: bool = Field(
+        default=True, description="Leave alone what X-Robots-Tag, TDM reservations or the picture's metadata reserve."
+    )
+    allow_networks: tuple[IpNetwork, ...] = Field(
+        default=(),
+        description="Private networks that may be asked, such as 127.0.0.2/32; all others are refused.",
+        json_schema_extra=OPERATIONAL,
+    )
+    concurrency: PositiveInt = Field(
+        default=64, le=4_096, description="Requests under way in one process.", json_schema_extra=OPERATIONAL
+    )
+    per_host: PositiveInt = Field(
+        default=16, description="Requests under way at one host.", json_schema_extra=OPERATIONAL
+    )
+    host_delay_s: NonNegativeFloat = Field(
+        default=0, description="Seconds between the starts of two requests at one host.", json_schema_extra=OPERATIONAL
+    )
+    retries: NonNegativeInt = Field(
+        default=2, le=10, description="Further tries of what may pass.", json_schema_extra=OPERATIONAL
+    )
+    connect_timeout_s: PositiveFloat = Field(
+        default=10, description="Seconds to connect.", json_schema_extra=OPERATIONAL
+    )
+    first_byte_timeout_s: PositiveFloat = Field(
+        default=15,
+        description="Seconds to the first byte, and between two.",
+        json_schema_extra=OPERATIONAL,
+    )
+    timeout_s: PositiveFloat = Field(
+        default=60, description="Seconds for a picture, redirects included.", json_schema_extra=OPERATIONAL
+    )
+    max_bytes: PositiveInt = Field(default=50_000_000, description="A larger picture is not downloaded.")
+    max_redirects: NonNegativeInt = Field(default=5, le=20, description="Redirects that are followed.")
 
 
 class FilterConfig(Section):
@@ -374,6 +451,12 @@ class BuildConfig(Section):
     shard_size: PositiveInt = Field(default=1_000, description="Samples in a shard.", json_schema_extra=OPERATIONAL)
     engine: Literal["threads", "processes", "ray"] = Field(
         default="threads", description="What runs the shards.", json_schema_extra=OPERATIONAL
+    )
+    network: NetworkConfig = Field(default_factory=NetworkConfig)
+    opt_out: str | None = Field(
+        default=None,
+        description="A file of what is to be left alone, one a line: a domain, an address, sha256:… or phash:….",
+        json_schema_extra=OPERATIONAL,
     )
     filter: FilterConfig = Field(default_factory=FilterConfig)
     dedup: DedupConfig = Field(default_factory=DedupConfig)

@@ -97,6 +97,7 @@ def _set(raw: dict[str, Any], override: str) -> None:
 
 _PATH_KEYS = (
     ("store",),
+    ("opt_out",),
     ("source", "path"),
     ("source", "captions"),
     ("quality", "calibration"),

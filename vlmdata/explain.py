@@ -71,6 +71,10 @@ def _shard(run: Run, stage: Stage, name: str) -> Shard | None:
 def _ingested(dataset: Dataset, run: Run, shard_name: str, row: dict[str, Any]) -> dict[str, Any]:
     shard = _shard(run, Stage.RAW, shard_name)
     facts = {name: value for name, value in row.items() if name not in _LEFT_OUT and value is not None}
+    if shard and "fetches" in dataset.manifest(shard, Step.RAW).tables:
+        told = {"id", "url", "outcome", "code", "detail", "retryable", "bytes", "sha256"}
+        fetched = _first(_rows(dataset, shard, Step.RAW, "fetches", row["id"]))
+        facts["fetched"] = {name: value for name, value in fetched.items() if name not in told}
     for name, table in (("captions", "captions"), ("captions not kept", "caption_rejects")):
         captions = _rows(dataset, shard, Step.RAW, table, row["id"]) if shard else []
         facts[name] = [_short(caption) for caption in captions]

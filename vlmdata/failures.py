@@ -95,11 +95,22 @@ def _captioner(dataset: Dataset, shard: Shard) -> pa.Table:
 
 
 def _others(dataset: Dataset, shard: Shard, stage: Stage) -> pa.Table:
-    """Files that could not be read, pictures that took too long, embeddings that came to nothing."""
+    """Files and addresses that could not be read, pictures that took too long, embeddings that came to nothing."""
     rows = dataset.read(shard, Step(stage.value), "rejects")
     rows = rows.filter(pc.equal(rows["outcome"], "failed"))
     kind = pc.if_else(rows["retryable"], "transient", "permanent")
-    return _ledger(stage, id=rows["id"], class_=kind, code=rows["code"], message=rows["detail"])
+    fetched = _fetched(dataset, shard, rows["id"]) if stage is Stage.RAW else {}
+    return _ledger(stage, id=rows["id"], class_=kind, code=rows["code"], message=rows["detail"], **fetched)
+
+
+def _fetched(dataset: Dataset, shard: Shard, ids: pa.ChunkedArray) -> dict[str, pa.ChunkedArray]:
+    """How addresses answered that brought no picture."""
+    table = dataset.manifest(shard, Step.RAW).tables.get("fetches")
+    if table is None:
+        return {}
+    rows = dataset.table(table, ["id", "http_status", "attempts", "time"])
+    rows = rows.take(pc.index_in(ids, value_set=rows["id"]))
+    return {name: rows[name] for name in ("http_status", "attempts", "time")}
 
 
 def _ledger(stage: Stage, **columns: Any) -> pa.Table:
@@ -127,6 +138,7 @@ def open_again(dataset: Dataset, classes: Collection[str]) -> int:
     asks for it as it is.
     """
     from vlmdata.captioning import line as lines
+    from vlmdata.event_loop import run
 
     recorded = _recorded(dataset, [kind for kind in classes if kind != "budget"])
     if not recorded:
@@ -140,7 +152,7 @@ def open_again(dataset: Dataset, classes: Collection[str]) -> int:
             key for key, entry in sorted(entries.items()) if entry.attempt <= recorded[key] and not _asking(entry, now)
         )
 
-    return lines.run(open_them())
+    return run(open_them())
 
 
 def _recorded(dataset: Dataset, classes: Collection[str]) -> dict[str, int]:

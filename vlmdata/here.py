@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from vlmdata.checkpoint import Dataset, Shard
 from vlmdata.config import BuildConfig
 from vlmdata.layout import Step
+from vlmdata.opt_out import OptOut
 from vlmdata.progress import begin, done, end
 
 
@@ -24,13 +25,15 @@ def filter_here(dataset: Dataset, config: BuildConfig) -> list[Shard]:
     """
     from vlmdata.filtering.duplicates import find_duplicates
     from vlmdata.filtering.shards import filter_shard
-    from vlmdata.ingest.shards import ingest_shard, list_source
+    from vlmdata.ingest.listing import list_source
+    from vlmdata.ingest.shards import ingest_shard
     from vlmdata.measure.facts import measure_shard
 
     raw = _each(Step.RAW, list_source(dataset, config), lambda shard: ingest_shard(dataset, shard, config))
     measured = _each(Step.FACTS, raw, lambda shard: measure_shard(dataset, shard, config.filter))
-    decided = find_duplicates(dataset, measured, config.filter, config.dedup)
-    return _each(Step.FILTERED, decided, lambda shard: filter_shard(dataset, shard, config.filter, config.dedup))
+    how = config.filter, config.dedup, OptOut.read(config.opt_out)
+    decided = find_duplicates(dataset, measured, *how)
+    return _each(Step.FILTERED, decided, lambda shard: filter_shard(dataset, shard, *how))
 
 
 def with_own_captions_here(dataset: Dataset, config: BuildConfig) -> list[Shard]:

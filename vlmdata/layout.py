@@ -43,12 +43,15 @@ class Step(StrEnum):
 
 REVISION: dict[Step, int] = {
     **dict.fromkeys(Step, 1),
+    Step.LISTING: 2,
+    Step.RAW: 2,
+    Step.FILTERED: 2,
     Step.ANSWERS: 2,
-    Step.CAPTIONED: 2,
+    Step.CAPTIONED: 3,
     Step.SCORES: 3,
-    Step.CHECKED: 3,
-    Step.EXPORT_PLAN: 2,
-    Step.FINAL: 2,
+    Step.CHECKED: 4,
+    Step.EXPORT_PLAN: 3,
+    Step.FINAL: 3,
 }
 """Goes up when a step's output changes for the same input; a golden test guards it."""
 

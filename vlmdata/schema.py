@@ -37,6 +37,9 @@ LISTING = pa.schema(
         _field("license", pa.string(), "as the source states it"),
         _field("missing", pa.bool_(), "named by a caption row, but not there", nullable=False),
         _field("captions", pa.list_(pa.struct([("text", pa.string()), ("lang", pa.string())])), "as given"),
+        _field("sha256", pa.string(), "hex digest that the bytes must have; null: none is asked for"),
+        _field("extra", pa.string(), "further columns of the source's row, as JSON; null: there are none"),
+        _field("refused", pa.string(), "reason code for which it is not read at all; null: it is"),
     ]
 )
 """What a source holds, found without reading a picture."""
@@ -50,10 +53,32 @@ SAMPLES = pa.schema(
         _field("source", pa.string(), "path or URL the bytes were read from"),
         _field("url", pa.string(), "original address, if the source says"),
         _field("license", pa.string(), "as the source states it"),
+        _field("extra", pa.string(), "further columns of the source's row, as JSON; null: there are none"),
     ]
 )
 
 IMAGES = pa.schema([ID, _field("image", pa.large_binary(), "original bytes, untouched", nullable=False)])
+
+FETCHES = pa.schema(
+    [
+        _field("url", pa.string(), "as the list has it", nullable=False),
+        _field("outcome", pa.string(), "kept | rejected | failed", nullable=False),
+        _field("code", pa.string(), "stable reason code; null: kept"),
+        _field("detail", pa.string(), "for people"),
+        _field("retryable", pa.bool_(), "a rerun may mend it", nullable=False),
+        _field("http_status", pa.int32(), "of the last answer; null: none came"),
+        _field("attempts", pa.int32(), "requests sent, redirects and further tries among them", nullable=False),
+        _field("final_url", pa.string(), "where the redirects led; null: nothing was asked"),
+        _field("etag", pa.string(), "as the server sent it"),
+        _field("last_modified", pa.string(), "as the server sent it"),
+        _field("content_type", pa.string(), "as the server sent it"),
+        _field("bytes", pa.int64(), "size of the body"),
+        _field("sha256", pa.string(), "hex digest of the body"),
+        _field("seconds", pa.float32(), "from its turn to its end, pauses included"),
+        _field("time", pa.timestamp("ms", "UTC"), "when it ended; null: nothing was asked"),
+    ]
+)
+"""How each row of a list of addresses was fetched."""
 
 MADE = "model:"
 """How the origin of a caption begins that a model wrote."""

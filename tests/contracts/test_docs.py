@@ -89,7 +89,7 @@ def test_the_template_is_valid_and_names_every_section() -> None:
 def test_what_the_template_has_commented_are_all_the_other_keys_with_their_defaults() -> None:
     raw = yaml.safe_load(re.sub(r"^  # (?=[a-z_0-9]+: )", "  ", text(TEMPLATE), flags=re.MULTILINE))
     config, plain = parse_config(raw), parse_config(yaml.safe_load(text(TEMPLATE)))
-    for section in ("caption", "gates"):
+    for section in ("network", "caption", "gates"):
         assert set(raw[section]) == set(type(getattr(config, section)).model_fields)
     assert set(raw["quality"]) == set(type(config.quality).model_fields) - {"device"}
     assert set(raw["export"]["captions"]) == set(type(config.export.captions).model_fields)

@@ -16,7 +16,8 @@ from vlmdata.config import BuildConfig, LanguageModel, QualityConfig
 from vlmdata.config_reading import parse_config
 from vlmdata.filtering.duplicates import find_duplicates
 from vlmdata.filtering.shards import filter_shard
-from vlmdata.ingest.shards import ingest_shard, list_source
+from vlmdata.ingest.listing import list_source
+from vlmdata.ingest.shards import ingest_shard
 from vlmdata.layout import Step
 from vlmdata.measure.facts import measure_shard
 from vlmdata.quality.bands import judge_shard

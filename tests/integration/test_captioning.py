@@ -23,6 +23,7 @@ from vlmdata.captioning.shards import caption_shard
 from vlmdata.checkpoint import Counts, Dataset, Result, Shard, run_once
 from vlmdata.config import CaptionConfig
 from vlmdata.errors import ConfigError, UserError
+from vlmdata.event_loop import run
 from vlmdata.layout import Step
 from vlmdata.progress import Listener, listening
 from vlmdata.schema import FILTERED, IMAGES, caption_table, filled
@@ -104,7 +105,7 @@ def open_attempts(dataset: Dataset, shard: Shard) -> int:
         journal = await lines.process().journal(dataset, Limits())
         return await journal.open_attempts(row["key"] for row in rows if row["failure"])
 
-    return lines.run(open_them())
+    return run(open_them())
 
 
 @pytest.mark.parametrize("fault", TRANSIENT)

@@ -23,7 +23,8 @@ from vlmdata.export.plan import plan_export
 from vlmdata.export.shards import export_shard
 from vlmdata.filtering.duplicates import find_duplicates
 from vlmdata.filtering.shards import filter_shard
-from vlmdata.ingest.shards import ingest_shard, list_source
+from vlmdata.ingest.listing import list_source
+from vlmdata.ingest.shards import ingest_shard
 from vlmdata.layout import Stage, Step
 from vlmdata.measure.facts import measure_shard
 from vlmdata.quality.bands import judge_shard

@@ -218,7 +218,7 @@ import sys
 from vlmdata import cli
 from vlmdata.checkpoint import Dataset
 from vlmdata.config_reading import load_config
-from vlmdata.ingest.shards import list_source
+from vlmdata.ingest.listing import list_source
 from vlmdata.runs import COMPLETED, fingerprint, start_run
 config = load_config(sys.argv[1])
 dataset = Dataset(config.store, config.dataset)

@@ -12,7 +12,7 @@ import pytest
 
 from vlmdata.config import BuildConfig
 from vlmdata.errors import ConfigError
-from vlmdata.ingest.shards import list_source
+from vlmdata.ingest.listing import list_source
 from vlmdata.layout import Stage, Step
 from vlmdata.measure import encoder
 from vlmdata.measure.encoder import Encoder, load_encoder

@@ -31,6 +31,7 @@ from vlmdata.captioning.questions import Asker
 from vlmdata.checkpoint import Counts, Dataset, Manifest, Result, Shard, run_once
 from vlmdata.config import CaptionConfig
 from vlmdata.errors import UserError
+from vlmdata.event_loop import run
 from vlmdata.layout import Step
 from vlmdata.progress import advance, note
 from vlmdata.schema import ATTEMPTS, ID
@@ -101,7 +102,7 @@ def _asked_again(dataset: Dataset, keys: Sequence[str], asker: Asker) -> dict[st
         entries = await (await lines.process().journal(dataset)).find(keys)
         return {key: entry.attempt for key, entry in sorted(entries.items()) if entry.attempt > 1}
 
-    return lines.run(look())
+    return run(look())
 
 
 def _read(dataset: Dataset, manifest: Manifest) -> Answers:
@@ -130,7 +131,7 @@ def _ask_all(
             return await caption_in_batches(client, api, journal, dataset, subjects, manners)
         return await caption_all(client, journal, subjects, manners)
 
-    return lines.run(all_of_them())
+    return run(all_of_them())
 
 
 def _longest(config: CaptionConfig, waits: Waits) -> float:

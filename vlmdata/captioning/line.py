@@ -1,7 +1,7 @@
 """What all shards of a process share when they ask one endpoint: a connection pool, its limits, and its health.
 
-One event loop runs in a thread of its own for the whole process, so that
-`concurrency` means what it says however many shards are captioned at once.
+It lives on the process's one event loop, so that `concurrency` means what it
+says however many shards are captioned at once.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import os
 import ssl
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import lru_cache
@@ -134,14 +134,12 @@ def _client(base_url: str, certificates: ssl.SSLContext) -> httpx.AsyncClient:
 
 
 class _Process:
-    """The event loop, the threads that encode pictures, and the lines of one process."""
+    """The threads that encode pictures, and the lines of one process."""
 
     def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
         self.encoders = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="caption-encode")
         self._lines: dict[tuple[object, ...], Line] = {}
         self._journals: dict[tuple[str, str], Journal] = {}
-        threading.Thread(target=self.loop.run_forever, name="caption-loop", daemon=True).start()
 
     def line(self, base_url: str, config: CaptionConfig, shared: Shared | None = None) -> Line:
         """Called on the loop's thread, which makes it safe without a lock."""
@@ -189,12 +187,3 @@ async def together() -> AsyncIterator[asyncio.TaskGroup]:
     except ExceptionGroup as several:
         # One refusal of the store reaches all who wait for it; a person wants to read it once.
         raise several.exceptions[0] from None
-
-
-def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run on the process's loop and wait; whatever interrupts the waiting ends the requests too."""
-    future = asyncio.run_coroutine_threadsafe(coroutine, process().loop)
-    try:
-        return future.result()
-    finally:
-        future.cancel()

@@ -16,6 +16,7 @@ from vlmdata.captioning.questions import Asker
 from vlmdata.captioning.shards import wanted_pictures
 from vlmdata.checkpoint import Dataset, Shard
 from vlmdata.config import CaptionConfig
+from vlmdata.event_loop import run
 
 _BYTES_A_TOKEN = 4
 """Of English prose; only estimates use it."""
@@ -94,7 +95,7 @@ def _looked_up(dataset: Dataset, shards: Sequence[Shard], asker: Asker) -> Itera
     for shard in shards:
         wanted = wanted_pictures(dataset, shard, asker.config)
         sides = pc.min_element_wise(wanted["width"], wanted["height"]).to_pylist()
-        entries = lines.run(look(asker.keys(wanted["sha256"].to_pylist())))
+        entries = run(look(asker.keys(wanted["sha256"].to_pylist())))
         yield [asker.is_small(side) for side in sides], entries
 
 
@@ -102,7 +103,7 @@ def _account(dataset: Dataset, asker: Asker) -> Account:
     async def look() -> Account:
         return (await lines.process().journal(dataset)).account
 
-    return lines.run(look())
+    return run(look())
 
 
 def _input_tokens(prompt: str, most: int) -> int:

@@ -28,7 +28,7 @@ _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _STRING = {"dtype": "string", "_type": "Value"}
 _FLOAT = {"dtype": "float32", "_type": "Value"}
 _INTEGER = {"dtype": "int32", "_type": "Value"}
-_TEXTS = ["id", "key", "sha256", "url", "license", "source"]
+_TEXTS = ["id", "key", "sha256", "url", "license", "extra", "source"]
 _FEATURES: dict[str, Any] = {
     "image": {"_type": "Image"},
     "caption": _STRING,

@@ -22,7 +22,7 @@ CAPTION = pa.struct(
 )
 """A caption with its CLIPScore, the model that gave it, and whether it may be printed in the picture."""
 
-_FROM_SAMPLES = ["id", "key", "sha256", "url", "license", "source", "width", "height", "phash"]
+_FROM_SAMPLES = ["id", "key", "sha256", "url", "license", "extra", "source", "width", "height", "phash"]
 SAMPLE_COLUMNS = [*_FROM_SAMPLES, "best_score"]
 """What the export reads of `schema.CHECKED`."""
 CAPTION_COLUMNS = [*CAPTIONS.names, "score", "model", "printed_text"]

@@ -60,6 +60,7 @@ def _provenance(row: dict[str, Any], picture: Picture) -> bytes:
     """`sha256` is that of the source's bytes, `width` and `height` those of the picture beside it."""
     story = {
         **{name: row[name] for name in _TEXT_COLUMNS},
+        "extra": None if row["extra"] is None else json.loads(row["extra"]),
         "width": picture.width,
         "height": picture.height,
         "phash": None if row["phash"] is None else f"{row['phash']:016x}",

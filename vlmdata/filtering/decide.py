@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vlmdata.filtering.rules import Rule, Verdict
+from vlmdata.filtering.rules.opted_out import NAMES
 from vlmdata.schema import REJECTS, filled
 
 
@@ -24,6 +25,13 @@ def judge(keys: pa.ChunkedArray, facts: pa.Table, rules: Sequence[Rule]) -> tupl
         rejects.append(_rejected(keys, facts, newly, verdict))
         passes = pc.and_not(passes, newly)
     return passes, pa.concat_tables(rejects)
+
+
+def with_names(facts: pa.Table, samples: pa.Table) -> pa.Table:
+    """Facts, and what a sample goes by elsewhere; row i of both is one sample."""
+    for name in NAMES:
+        facts = facts.append_column(samples.schema.field(name), samples[name])
+    return facts
 
 
 def _rejected(keys: pa.ChunkedArray, facts: pa.Table, mask: pa.Array, verdict: Verdict) -> pa.Table:

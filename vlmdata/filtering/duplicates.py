@@ -13,19 +13,25 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vlmdata.checkpoint import Counts, Dataset, Result, Shard, run_once
+from vlmdata.checkpoint import Counts, Dataset, Manifest, Result, Shard, run_once
 from vlmdata.config import DedupConfig, FilterConfig
-from vlmdata.filtering.decide import judge
+from vlmdata.filtering.decide import judge, with_names
 from vlmdata.filtering.near_duplicates import Decision, expected_chance_drops, keep_best
-from vlmdata.filtering.rules import rules
+from vlmdata.filtering.rules import Rule, rules
+from vlmdata.filtering.rules.opted_out import NAMES
 from vlmdata.layout import Step
+from vlmdata.opt_out import NOBODY, OptOut
 from vlmdata.schema import CAPTIONS, DUPLICATES, caption_table, filled
 
 _READ = ["id", "error", "detail", "retryable", "width", "height", "phash"]
 
 
 def find_duplicates(
-    dataset: Dataset, shards: Sequence[Shard], filtering: FilterConfig, dedup: DedupConfig
+    dataset: Dataset,
+    shards: Sequence[Shard],
+    filtering: FilterConfig,
+    dedup: DedupConfig,
+    opt_out: OptOut = NOBODY,
 ) -> list[Shard]:
     """Decide over all shards at once which pictures stay: no two within `max_distance` bits.
 
@@ -36,11 +42,16 @@ def find_duplicates(
     """
     reads = [dataset.digest(shard, Step.FACTS, "facts", _READ) for shard in shards]
     reads += [dataset.digest(shard, Step.RAW, "captions", CAPTIONS.names) for shard in shards]
+    if opt_out:
+        reads += [dataset.digest(shard, Step.RAW, "samples", NAMES) for shard in shards]
     settings = {"filter": filtering.settings(), "dedup": dedup.settings(), "shards": [s.name for s in shards]}
+    settings |= opt_out.settings()
     everything = Shard("all", sum(shard.rows for shard in shards))
-    done = run_once(
-        dataset, everything, Step.DUPLICATES, reads, settings, lambda _: _work(dataset, shards, filtering, dedup)
-    )
+
+    def work(_: Manifest | None) -> Result:
+        return _work(dataset, shards, filtering, dedup, opt_out)
+
+    done = run_once(dataset, everything, Step.DUPLICATES, reads, settings, work)
     manifest = done.manifests[Step.DUPLICATES]
     return [shard.at(Step.DUPLICATES, manifest) for shard in shards]
 
@@ -72,8 +83,10 @@ class _Candidates:
     shard: npt.NDArray[np.int32]
 
 
-def _work(dataset: Dataset, shards: Sequence[Shard], filtering: FilterConfig, dedup: DedupConfig) -> Result:
-    candidates = _candidates(dataset, shards, filtering)
+def _work(
+    dataset: Dataset, shards: Sequence[Shard], filtering: FilterConfig, dedup: DedupConfig, opt_out: OptOut
+) -> Result:
+    candidates = _candidates(dataset, shards, rules(filtering, dedup, opt_out), named=bool(opt_out))
     decision = keep_best(candidates.hashes, _rank(candidates), dedup.max_distance)
     tables = _dropped(shards, candidates, decision)
     tables |= _gained(dataset, shards, candidates, decision)
@@ -83,11 +96,12 @@ def _work(dataset: Dataset, shards: Sequence[Shard], filtering: FilterConfig, de
     return Result(tables, samples=counts, facts={"expected_chance_drops": round(chance, 3)})
 
 
-def _candidates(dataset: Dataset, shards: Sequence[Shard], filtering: FilterConfig) -> _Candidates:
+def _candidates(dataset: Dataset, shards: Sequence[Shard], asked: Sequence[Rule], *, named: bool) -> _Candidates:
     ids, hashes, pixels, owner = [], [], [], []
-    asked = rules(filtering)
     for position, shard in enumerate(shards):
         facts = dataset.read(shard, Step.FACTS, "facts", _READ)
+        if named:
+            facts = with_names(facts, dataset.read(shard, Step.RAW, "samples", NAMES))
         passes, _ = judge(facts["id"], facts, asked)
         facts = facts.filter(passes)
         ids += facts["id"].chunks

@@ -8,15 +8,18 @@ import pyarrow.compute as pc
 from vlmdata.checkpoint import Counts, Dataset, Result, Shard, run_once
 from vlmdata.config import DedupConfig, FilterConfig
 from vlmdata.filtering.captions import captions_rejected, judge_captions
-from vlmdata.filtering.decide import judge
+from vlmdata.filtering.decide import judge, with_names
 from vlmdata.filtering.duplicates import digests, dropped_and_gained
 from vlmdata.filtering.rules import rules
 from vlmdata.layout import Step
+from vlmdata.opt_out import NOBODY, OptOut
 from vlmdata.progress import advance
 from vlmdata.schema import CAPTION_REJECTS, CAPTIONS, FACTS, FILTERED, REJECTS, SAMPLES, filled
 
 
-def filter_shard(dataset: Dataset, shard: Shard, filtering: FilterConfig, dedup: DedupConfig) -> Shard:
+def filter_shard(
+    dataset: Dataset, shard: Shard, filtering: FilterConfig, dedup: DedupConfig, opt_out: OptOut = NOBODY
+) -> Shard:
     """Decide a shard: tables `samples` (`schema.FILTERED`), `captions`, `rejects`, `caption_rejects`."""
     reads = [
         dataset.digest(shard, Step.RAW, "samples", SAMPLES.names),
@@ -24,17 +27,19 @@ def filter_shard(dataset: Dataset, shard: Shard, filtering: FilterConfig, dedup:
         dataset.digest(shard, Step.FACTS, "facts", FACTS.names),
         *digests(dataset, shard),
     ]
-    settings = {"filter": filtering.settings(), "dedup": dedup.settings()}
-    return run_once(dataset, shard, Step.FILTERED, reads, settings, lambda _: _work(dataset, shard, filtering, dedup))
+    settings = {"filter": filtering.settings(), "dedup": dedup.settings(), **opt_out.settings()}
+    return run_once(
+        dataset, shard, Step.FILTERED, reads, settings, lambda _: _work(dataset, shard, filtering, dedup, opt_out)
+    )
 
 
-def _work(dataset: Dataset, shard: Shard, filtering: FilterConfig, dedup: DedupConfig) -> Result:
+def _work(dataset: Dataset, shard: Shard, filtering: FilterConfig, dedup: DedupConfig, opt_out: OptOut) -> Result:
     samples = dataset.read(shard, Step.RAW, "samples")
     captions = dataset.read(shard, Step.RAW, "captions")
     facts = dataset.read(shard, Step.FACTS, "facts")
     dropped, gained = dropped_and_gained(dataset, shard)
 
-    passes, rejects = judge(samples["key"], facts, rules(filtering))
+    passes, rejects = judge(samples["key"], with_names(facts, samples), rules(filtering, dedup, opt_out))
     stays = pc.and_not(passes, pc.is_in(facts["id"], value_set=dropped["id"]).combine_chunks())
     rejects = pa.concat_tables([rejects, _duplicates(samples, dropped, dedup)])
     kept = _with_facts(samples, facts).filter(stays)

@@ -1,264 +1,225 @@
-"""Lists a source, cuts the list into shards, and reads the shards one by one.
-
-Listing looks at names, sizes and captions and at no picture; whatever is wrong
-with a source as a whole is said there, before anything is written. Adding a kind
-of source takes a module with `list_rows`, `read_rows` and `fingerprint`, and a
-line in `_KINDS`.
-"""
+"""00_raw for one shard: its rows become pictures, captions and provenance, or a reason why not."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vlmdata.checkpoint import Counts, Dataset, Manifest, Result, Shard, encode_parquet, run_once
+from vlmdata.checkpoint import Counts, Dataset, Manifest, Result, Shard, run_once
 from vlmdata.config import BuildConfig, Source
-from vlmdata.cuts import cuts
-from vlmdata.errors import SourceError
-from vlmdata.ingest import folder, parquet, webdataset
+from vlmdata.ingest.kinds import KINDS
+from vlmdata.ingest.reading import Lost, Reading
 from vlmdata.layout import Step
 from vlmdata.progress import advance
-from vlmdata.schema import CAPTION_REJECTS, IMAGES, LISTING, REJECTS, SAMPLES, caption_table, sample_ids
-
-_CHECKED_AT_ONCE = 256
-_SHARD_BYTES = 512 << 20
-"""Bytes of pictures in one shard, at most (one larger picture is a shard of its own)."""
+from vlmdata.schema import CAPTION_REJECTS, FETCHES, ID, IMAGES, LISTING, REJECTS, SAMPLES, caption_table, sample_ids
 
 Array = np.ndarray[Any, Any]
-
-
-class SourceKind(Protocol):
-    """What a kind of source does."""
-
-    def fingerprint(self, source: Any) -> list[str] | None:
-        """What the listing follows from, at the price of a stat; None if listing is as cheap."""
-
-    def list_rows(self, source: Any) -> pa.Table:
-        """Every sample, with the columns of `LISTING`, sorted by key; opens no picture."""
-
-    def read_rows(self, source: Any, rows: pa.Table) -> tuple[list[bytes | None], list[str | None]]:
-        """Bytes of listed samples; None and a reason for what cannot be read."""
-
-    def places(self, rows: pa.Table) -> list[str]:
-        """Where each sample lies below the source's root, for people."""
-
-
-_KINDS: dict[str, SourceKind] = {"folder": folder, "webdataset": webdataset, "parquet": parquet}
-
-
-def list_source(dataset: Dataset, config: BuildConfig) -> list[Shard]:
-    """The source's samples in key order, cut into shards of at most `config.shard_size`.
-
-    Raises:
-        SourceError: the source cannot be used as it is; nothing has been written.
-    """
-    listing = _listing(dataset, config.source)
-    sizes = pc.fill_null(listing["size"], 0).to_numpy()
-    parts = [listing.slice(start, stop - start) for start, stop in cuts(sizes, config.shard_size, _SHARD_BYTES)]
-    return [_list_shard(dataset, f"{number:05d}", rows.combine_chunks()) for number, rows in enumerate(parts)]
-
-
-def _listing(dataset: Dataset, source: Source) -> pa.Table:
-    """All rows; those of archives are kept in the store, for indexing one takes far longer than a stat."""
-    kind = _KINDS[source.kind]
-    reads = kind.fingerprint(source)
-    if reads is None:
-        return _refuse_repeats(source, kind.list_rows(source))
-
-    def work(_: Manifest | None) -> Result:
-        return _listed(_refuse_repeats(source, kind.list_rows(source)))
-
-    whole = run_once(dataset, Shard("all", 0), Step.LISTING, reads, {"whole": source.settings()}, work)
-    return dataset.read(whole, Step.LISTING, "listing")
-
-
-def _list_shard(dataset: Dataset, name: str, rows: pa.Table) -> Shard:
-    reads = [sha256(encode_parquet(rows)).hexdigest()]
-    return run_once(dataset, Shard(name, rows.num_rows), Step.LISTING, reads, {}, lambda _: _listed(rows))
-
-
-def _listed(rows: pa.Table) -> Result:
-    captions = len(pc.list_flatten(rows["captions"]))
-    return Result(
-        {"listing": rows},
-        Counts(came=rows.num_rows, kept=rows.num_rows),
-        Counts(came=captions, kept=captions),
-    )
-
-
-def _refuse_repeats(source: Source, listing: pa.Table) -> pa.Table:
-    """The listing, unless two rows have one id (key and bytes); reads only where a key is repeated."""
-    tally = listing["key"].value_counts()
-    if len(tally) == listing.num_rows:
-        return listing
-    repeated = pc.struct_field(tally, "values").filter(pc.greater(pc.struct_field(tally, "counts"), 1))
-    suspects = listing.filter(pc.is_in(listing["key"], value_set=repeated))
-    seen: dict[str, str] = {}
-    for start in range(0, suspects.num_rows, _CHECKED_AT_ONCE):
-        rows = suspects.slice(start, _CHECKED_AT_ONCE)
-        places = _KINDS[source.kind].places(rows)
-        for id_, place in zip(_ids_now(source, rows), places, strict=True):
-            if id_ in seen:
-                what = "two rows with one id (same key, same bytes)"
-                raise SourceError(f"{seen[id_]} and {place}: {what}; remove one of them")
-            seen[id_] = place
-    return listing
-
-
-def _ids_now(source: Source, rows: pa.Table) -> list[str]:
-    there = np.flatnonzero(~np.asarray(rows["missing"], dtype=bool))
-    content = [""] * rows.num_rows
-    found, reasons = _KINDS[source.kind].read_rows(source, rows.take(there))
-    for position, data, why in zip(there, found, reasons, strict=True):
-        if data is None:
-            raise SourceError(f"{_KINDS[source.kind].places(rows)[position]}: cannot be read ({why})")
-        content[position] = sha256(data).hexdigest()
-    return sample_ids(content, rows["key"].to_pylist())
 
 
 def ingest_shard(dataset: Dataset, shard: Shard, config: BuildConfig) -> Shard:
     """The shard's pictures, captions and provenance as a checkpoint of 00_raw.
 
-    A row whose file is not there is rejected as `missing_file`. One that cannot be
-    read now has failed as `unreadable`, and a later run reads just those again.
+    A row whose file is not there is rejected as `missing_file`, one that is to be
+    left alone with the reason. One that cannot be read now has failed, and a later
+    run reads just those again that time may mend. Of addresses, table `fetches`
+    (`schema.FETCHES`) tells how each was fetched.
     """
     reads = [dataset.digest(shard, Step.LISTING, "listing", LISTING.names)]
 
     def work(before: Manifest | None) -> Result:
         listing = dataset.read(shard, Step.LISTING, "listing")
-        return _account(config.source, listing, *_pictures(dataset, config.source, listing, before))
+        return _account(config.source, listing, _rows(dataset, config, listing, before))
 
-    done = run_once(dataset, shard, Step.RAW, reads, _settings(config.source), work)
+    done = run_once(dataset, shard, Step.RAW, reads, _settings(config), work)
     advance(Step.RAW, shard.rows)
     return done
 
 
-def _settings(source: Source) -> dict[str, Any]:
+def _settings(config: BuildConfig) -> dict[str, Any]:
     """What decides the bytes that are read; where they lie does not, nor what the listing has settled."""
-    return {name: value for name, value in source.settings().items() if name in {"kind", "image_column"}}
+    source = config.source.settings()
+    settings = {name: value for name, value in source.items() if name in {"kind", "image_column"}}
+    return {**settings, "network": config.network.settings()} if config.source.kind == "urls" else settings
 
 
 _POSITION = pa.field("position", pa.int64())
 _PICTURES = pa.schema([_POSITION, *SAMPLES, IMAGES.field("image")])
+_FETCHES = pa.schema([_POSITION, *FETCHES])
 
 
-def _pictures(
-    dataset: Dataset, source: Source, listing: pa.Table, before: Manifest | None
-) -> tuple[pa.Table, dict[int, str]]:
-    """Samples with bytes and position in the listing; and positions that could not be read, and why."""
-    there = np.flatnonzero(~np.asarray(listing["missing"], dtype=bool))
+@dataclass(frozen=True)
+class _Rows:
+    """What became of a shard's rows, by position in its listing."""
+
+    pictures: pa.Table
+    """Samples with bytes."""
+    lost: dict[int, Lost]
+    fetches: pa.Table
+    """One row an address that was asked for; of other sources none."""
+
+
+def _rows(dataset: Dataset, config: BuildConfig, listing: pa.Table, before: Manifest | None) -> _Rows:
+    wanted = np.flatnonzero(~np.asarray(listing["missing"], dtype=bool) & np.asarray(listing["refused"].is_null()))
     if before is None:
-        return _read(source, listing, there)
+        return _read(config, listing, wanted)
     again = np.asarray(before.facts["unread"], dtype=np.int64)
-    earlier = _read_before(dataset, before, np.setdiff1d(there, again))
-    mended, unread = _read(source, listing, again)
-    return pa.concat_tables([earlier, mended]).sort_by("position"), unread
+    earlier = _read_before(dataset, before, wanted, again)
+    now = _read(config, listing, again)
+    return _Rows(
+        pa.concat_tables([earlier.pictures, now.pictures]).sort_by("position"),
+        earlier.lost | now.lost,
+        pa.concat_tables([earlier.fetches, now.fetches]).sort_by("position"),
+    )
 
 
-def _read(source: Source, listing: pa.Table, positions: Array) -> tuple[pa.Table, dict[int, str]]:
-    kind = _KINDS[source.kind]
+def _read(config: BuildConfig, listing: pa.Table, positions: Array) -> _Rows:
     rows = listing.take(positions)
-    found, reasons = kind.read_rows(source, rows)
-    unread = {int(at): why or "" for at, data, why in zip(positions, found, reasons, strict=True) if data is None}
-    got = [index for index, data in enumerate(found) if data is not None]
-    pictures = [data for data in found if data is not None]
+    reading = _reading(config, rows)
+    lost = {int(at): each for at, each in zip(positions, reading.pictures, strict=True) if isinstance(each, Lost)}
+    got = [index for index, each in enumerate(reading.pictures) if not isinstance(each, Lost)]
+    pictures = [each for each in reading.pictures if not isinstance(each, Lost)]
+    if reading.digests is None:
+        digests = [sha256(data).hexdigest() for data in pictures]
+    else:
+        digests = [reading.digests[index] or "" for index in got]
     rows = rows.take(pa.array(got, pa.int64()))
-    digests = [sha256(data).hexdigest() for data in pictures]
     columns = {
         "position": positions[got],
         "id": sample_ids(digests, rows["key"].to_pylist()),
         "key": rows["key"],
         "sha256": digests,
         "bytes": [len(data) for data in pictures],
-        "source": kind.places(rows),
+        "source": _places(config.source, rows),
         "url": rows["url"],
         "license": rows["license"],
+        "extra": rows["extra"],
         "image": pictures,
     }
-    return pa.table([columns[name] for name in _PICTURES.names], schema=_PICTURES), unread
+    table = pa.table([columns[name] for name in _PICTURES.names], schema=_PICTURES)
+    return _Rows(table, lost, _at(positions, reading.fetches))
 
 
-def _read_before(dataset: Dataset, before: Manifest, positions: Array) -> pa.Table:
+def _reading(config: BuildConfig, rows: pa.Table) -> Reading:
+    if config.source.kind == "urls":
+        from vlmdata.ingest.web.fetching import fetch_rows
+        from vlmdata.opt_out import OptOut
+
+        return fetch_rows(config.network, OptOut.read(config.opt_out), rows)
+    found, reasons = KINDS[config.source.kind].read_rows(config.source, rows)
+    unread = [Lost("unreadable", why or "", "failed", retryable=True) for why in reasons]
+    return Reading([why if data is None else data for data, why in zip(found, unread, strict=True)])
+
+
+def _places(source: Source, rows: pa.Table) -> list[str]:
+    if source.kind == "urls":
+        return list(rows["key"].to_pylist())
+    return KINDS[source.kind].places(rows)
+
+
+def _at(positions: Array, fetches: pa.Table | None) -> pa.Table:
+    if fetches is None:
+        return _FETCHES.empty_table()
+    return pa.table([positions, *fetches.columns], schema=_FETCHES)
+
+
+def _read_before(dataset: Dataset, before: Manifest, wanted: Array, again: Array) -> _Rows:
+    """All that is not to be read again."""
+    fetches = _FETCHES.empty_table()
+    if "fetches" in before.tables:
+        fetches = _at(wanted, dataset.table(before.tables["fetches"], FETCHES.names))
+        fetches = fetches.filter(pc.invert(pc.is_in(fetches["position"], value_set=pa.array(again))))
+    gone = fetches.filter(pc.not_equal(fetches["outcome"], "kept")).to_pylist()
+    lost = {row["position"]: Lost(row["code"], row["detail"], row["outcome"], row["retryable"]) for row in gone}
     samples, images = (dataset.table(before.tables[name]) for name in ("samples", "images"))
-    return pa.table([positions, *samples.columns, images["image"]], schema=_PICTURES)
+    kept = np.setdiff1d(np.setdiff1d(wanted, again), np.array(list(lost), dtype=np.int64))
+    return _Rows(pa.table([kept, *samples.columns, images["image"]], schema=_PICTURES), lost, fetches)
 
 
-def _account(source: Source, listing: pa.Table, pictures: pa.Table, unread: dict[int, str]) -> Result:
+def _account(source: Source, listing: pa.Table, rows: _Rows) -> Result:
     """Every row and every caption of the listing, as kept, rejected or failed."""
     ids = np.asarray(sample_ids([""] * listing.num_rows, listing["key"].to_pylist()), dtype=object)
-    ids[pictures["position"].to_numpy()] = pictures["id"].to_pylist()
-    codes = np.full(listing.num_rows, None, dtype=object)
-    codes[np.asarray(listing["missing"], dtype=bool)] = _MISSING
-    codes[list(unread)] = _UNREADABLE
-    rejects = _rejects(source, listing, ids, codes, unread)
-    captions, caption_rejects = _captions(listing, ids, codes)
+    ids[rows.pictures["position"].to_numpy()] = rows.pictures["id"].to_pylist()
+    lost = _never_read(listing) | rows.lost
+    rejects = _rejects(source, listing, ids, lost)
+    captions, caption_rejects = _captions(listing, ids, lost)
     tables = {
-        "samples": pictures.select(SAMPLES.names).cast(SAMPLES),
-        "images": pictures.select(IMAGES.names).cast(IMAGES),
+        "samples": rows.pictures.select(SAMPLES.names).cast(SAMPLES),
+        "images": rows.pictures.select(IMAGES.names).cast(IMAGES),
         "captions": captions,
         "rejects": rejects,
         "caption_rejects": caption_rejects,
     }
+    if rows.fetches.num_rows:
+        tables["fetches"] = rows.fetches.select(FETCHES.names).add_column(
+            0, ID, pa.array(ids[rows.fetches["position"].to_numpy()], pa.string())
+        )
+    unread = sorted(at for at, why in rows.lost.items() if why.retryable)
     return Result(
         tables,
-        Counts.of(pictures.num_rows, rejects["outcome"], listing.num_rows),
+        Counts.of(rows.pictures.num_rows, rejects["outcome"], listing.num_rows),
         Counts.of(captions.num_rows, caption_rejects["outcome"], captions.num_rows + caption_rejects.num_rows),
         open=len(unread),
-        facts={"unread": sorted(unread)},
+        facts={"unread": unread},
     )
 
 
-_MISSING, _UNREADABLE, _REPEATED = "missing_file", "unreadable", "repeated_caption"
-_OUTCOME = {_MISSING: "rejected", _UNREADABLE: "failed", _REPEATED: "rejected"}
+_MISSING = Lost("missing_file", "no such picture", "rejected")
+_REPEATED = Lost("repeated_caption", "says the same twice", "rejected")
+_REFUSED = {
+    "malformed_url": "no address that can be asked",
+    "unsupported_scheme": "only http and https are asked",
+    "license_not_allowed": "its licence is not one of source.allow_licenses",
+    "malformed_hash": "its digest is no sha256",
+}
 
 
-def _rejects(
-    source: Source,
-    listing: pa.Table,
-    ids: Array,
-    codes: Array,
-    unread: dict[int, str],
-) -> pa.Table:
-    lost = np.flatnonzero(codes != None)  # noqa: E711  (elementwise)
-    rows = listing.take(lost)
-    places = _KINDS[source.kind].places(rows)
-    why = [unread.get(int(at), "no such picture") for at in lost]
-    details = [f"{place}: {words}" for place, words in zip(places, why, strict=True)]
+def _never_read(listing: pa.Table) -> dict[int, Lost]:
+    """Rows that the listing itself gives up."""
+    absent = np.flatnonzero(np.asarray(listing["missing"], dtype=bool))
+    refused = listing["refused"].to_pylist()
+    lost = {at: Lost(code, _REFUSED[code], "rejected") for at, code in enumerate(refused) if code}
+    return lost | {int(at): _MISSING for at in absent}
+
+
+def _rejects(source: Source, listing: pa.Table, ids: Array, lost: dict[int, Lost]) -> pa.Table:
+    positions = sorted(lost)
+    rows = listing.take(pa.array(positions, pa.int64()))
+    told = zip(positions, rows["key"].to_pylist(), _places(source, rows), strict=True)
     return pa.Table.from_pylist(
         [
             {
                 "id": ids[at],
                 "key": key,
-                "outcome": _OUTCOME[codes[at]],
-                "code": codes[at],
-                "detail": detail,
-                "retryable": codes[at] == _UNREADABLE,
+                "outcome": lost[at].outcome,
+                "code": lost[at].code,
+                "detail": f"{place}: {lost[at].detail}",
+                "retryable": lost[at].retryable,
             }
-            for at, key, detail in zip(lost, rows["key"].to_pylist(), details, strict=True)
+            for at, key, place in told
         ],
         schema=REJECTS,
     )
 
 
-def _captions(listing: pa.Table, ids: Array, codes: Array) -> tuple[pa.Table, pa.Table]:
+def _captions(listing: pa.Table, ids: Array, lost: dict[int, Lost]) -> tuple[pa.Table, pa.Table]:
     """Captions that stay, and those that go: with their picture, or because it says the same twice."""
     column = listing["captions"].combine_chunks()
     row = pc.list_parent_indices(column).to_numpy()
     said = pc.list_flatten(column)
     texts, langs = (pc.struct_field(said, name).to_pylist() for name in ("text", "lang"))
     table = caption_table(list(ids[row]), texts, langs, ["source"] * len(texts))
-    fate = codes[row]
-    fate[(fate == None) & _repeats(table["caption_id"].to_pylist())] = _REPEATED  # noqa: E711  (elementwise)
-    lost = np.flatnonzero(fate != None)  # noqa: E711  (elementwise)
-    kept = table.take(np.flatnonzero(fate == None))  # noqa: E711  (elementwise)
-    nothing = [None] * len(lost)
-    outcomes = [_OUTCOME[code] for code in fate[lost]]
-    columns = [*table.take(lost).columns, outcomes, list(fate[lost]), nothing, nothing, nothing]
-    return kept, pa.table(columns, schema=CAPTION_REJECTS)
+    without_picture = np.isin(row, list(lost))
+    gone = np.flatnonzero(without_picture | _repeats(table["caption_id"].to_pylist()))
+    why = [lost.get(int(at), _REPEATED) for at in row[gone]]
+    nothing = [None] * len(gone)
+    told = [[each.outcome for each in why], [each.code for each in why], nothing, nothing, nothing]
+    kept = table.take(np.setdiff1d(np.arange(table.num_rows), gone))
+    return kept, pa.table([*table.take(gone).columns, *told], schema=CAPTION_REJECTS)
 
 
 def _repeats(caption_ids: list[str]) -> Array:

@@ -25,6 +25,7 @@ from vlmdata.captioning.prompts import load_prompt
 from vlmdata.captioning.provider import Answer, Fault, Question
 from vlmdata.config import CaptionConfig
 from vlmdata.errors import ConfigError, StoreError
+from vlmdata.event_loop import run
 from vlmdata.store import LocalStore
 
 TEXT = "A red bus stands in front of a house."
@@ -96,7 +97,7 @@ def png(pictures: Any) -> bytes:
 
 
 def asked(client: CaptionClient, journal: Journal, wanted: list[Subject]) -> Round:
-    return lines.run(caption_all(client, journal, wanted, Manners(load_prompt("alt-text"), HASTY)))
+    return run(caption_all(client, journal, wanted, Manners(load_prompt("alt-text"), HASTY)))
 
 
 def test_each_picture_ends_in_its_place_and_is_durable(store: Refusing, png: bytes) -> None:
@@ -203,7 +204,7 @@ def test_a_stop_gives_back_what_waits_for_its_turn_and_pays_for_what_was_sent(st
     client = Scripted(never)
     manners = Manners(load_prompt("alt-text"), HASTY)
     wanted = subjects(png, 12)
-    lines.run(
+    run(
         stopped(
             caption_all(client, journal, wanted, manners), lambda: client.sent == 2 and journal.account.requests == 4
         )
@@ -225,7 +226,7 @@ def test_a_stop_leaves_nothing_that_a_later_budget_would_wait_for(store: Refusin
 
     client = Scripted(never)
     manners = Manners(load_prompt("alt-text"), HASTY)
-    lines.run(
+    run(
         stopped(
             caption_all(client, journal, subjects(png, 9), manners),
             lambda: client.sent == 2 and journal.account.requests == 4,

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlmdata.config import FilterConfig
+from vlmdata.config import DedupConfig, FilterConfig
 from vlmdata.filtering.decide import judge
 from vlmdata.filtering.rules import rules
+from vlmdata.opt_out import NOBODY
 from vlmdata.schema import FACTS, REJECTS
 
 CODES = ["corrupt", "truncated", "too_many_pixels", "decode_timeout", "not_an_image"]
@@ -25,7 +26,7 @@ def judged(*facts: dict[str, Any], **config: Any) -> tuple[list[bool], list[dict
     rows = [{"id": f"id{number}", **row} for number, row in enumerate(facts)]
     table = pa.Table.from_pylist(rows, schema=FACTS)
     keys = pa.chunked_array([[f"key{number}" for number in range(len(rows))]], pa.string())
-    passes, rejects = judge(keys, table, rules(FilterConfig(**config)))
+    passes, rejects = judge(keys, table, rules(FilterConfig(**config), DedupConfig(), NOBODY))
     assert rejects.schema == REJECTS
     return passes.to_pylist(), rejects.to_pylist()
 

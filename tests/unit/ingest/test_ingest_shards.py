@@ -15,7 +15,8 @@ from vlmdata.checkpoint import Dataset, Shard
 from vlmdata.config import BuildConfig
 from vlmdata.config_reading import parse_config
 from vlmdata.errors import SourceError
-from vlmdata.ingest.shards import ingest_shard, list_source
+from vlmdata.ingest.listing import list_source
+from vlmdata.ingest.shards import ingest_shard
 from vlmdata.layout import Step
 from vlmdata.schema import CAPTION_REJECTS, CAPTIONS, IMAGES, REJECTS, SAMPLES, sample_ids
 

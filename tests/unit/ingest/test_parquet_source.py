@@ -16,7 +16,7 @@ from vlmdata.checkpoint import Dataset
 from vlmdata.config import ParquetSource
 from vlmdata.config_reading import parse_config
 from vlmdata.errors import SourceError
-from vlmdata.ingest import shards
+from vlmdata.ingest import listing
 from vlmdata.ingest.parquet import list_rows, places, read_rows
 from vlmdata.schema import LISTING
 
@@ -125,10 +125,10 @@ def test_sizes_are_estimated_and_add_up_to_what_is_stored(
 def test_shards_of_parquet_are_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = [{"bytes": bytes([n]) * 100_000, "path": None} for n in range(12)]
     write(tmp_path / "a.parquet", images, rows_in_group=12)
-    monkeypatch.setattr(shards, "_SHARD_BYTES", 350_000)
+    monkeypatch.setattr(listing, "_SHARD_BYTES", 350_000)
     source = {"kind": "parquet", "path": str(tmp_path / "a.parquet")}
     config = parse_config({"dataset": "d", "store": str(tmp_path / "store"), "source": source})
-    assert [shard.rows for shard in shards.list_source(Dataset(config.store, "d"), config)] == [3, 3, 3, 3]
+    assert [shard.rows for shard in listing.list_source(Dataset(config.store, "d"), config)] == [3, 3, 3, 3]
 
 
 def test_what_cannot_be_used_is_one_line(tmp_path: Path) -> None:

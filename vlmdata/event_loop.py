@@ -1,0 +1,44 @@
+"""One event loop for the whole process, in a thread of its own: what waits on the network waits here.
+
+So that a limit on requests under way means what it says, however many shards are worked on at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_LOOKUPS = 64
+"""Names that are looked up at a time: each waits in a thread."""
+
+_making = threading.Lock()
+
+
+@lru_cache(maxsize=1)
+def _loop(pid: int) -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    loop.set_default_executor(ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="look-up"))
+    threading.Thread(target=loop.run_forever, name="event-loop", daemon=True).start()
+    return loop
+
+
+def event_loop() -> asyncio.AbstractEventLoop:
+    """This process's own; a forked child gets a new one, as threads do not survive a fork."""
+    with _making:
+        return _loop(os.getpid())
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run on the process's loop and wait; whatever interrupts the waiting ends the requests too."""
+    future = asyncio.run_coroutine_threadsafe(coroutine, event_loop())
+    try:
+        return future.result()
+    finally:
+        future.cancel()

@@ -1,0 +1,101 @@
+"""Rows of a list of addresses become pictures, and an account of how each was fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Any
+
+import pyarrow as pa
+
+from vlmdata.config import NetworkConfig
+from vlmdata.ingest.reading import Lost, Reading
+from vlmdata.ingest.web.download import Download, download_all
+from vlmdata.ingest.web.reserved import reserved_by_metadata, reserved_by_page
+from vlmdata.opt_out import OptOut
+from vlmdata.schema import FETCHES
+
+_PAGE_BEGINS = (b"<!doctype html", b"<html", b"<head", b"<body", b"<script")
+_BEGINNING = 1024
+
+
+def fetch_rows(network: NetworkConfig, opt_out: OptOut, rows: pa.Table) -> Reading:
+    """Bytes of each listed address, or why there are none; every one has a row of `schema.FETCHES`."""
+    downloads = download_all(network, rows["url"].to_pylist(), opt_out)
+    digests = [sha256(each.data).hexdigest() if each.data is not None else None for each in downloads]
+    wanted = rows["sha256"].to_pylist()
+    look = _Look(network, opt_out)
+    lost = [
+        _lost(each) or look(each.data or b"", digest or "", wish)
+        for each, digest, wish in zip(downloads, digests, wanted, strict=True)
+    ]
+    pictures = [why or each.data or b"" for each, why in zip(downloads, lost, strict=True)]
+    return Reading(pictures, digests, _account(downloads, digests, lost))
+
+
+class _Look:
+    """What is asked of bytes that have arrived."""
+
+    def __init__(self, network: NetworkConfig, opt_out: OptOut) -> None:
+        self._obey, self._opt_out = network.obey_headers, opt_out
+
+    def __call__(self, data: bytes, digest: str, wanted: str | None) -> Lost | None:
+        if self._opt_out.refuses_digest(digest):
+            return Lost("opted_out", "the opt-out list names its sha256", "rejected")
+        if wanted and wanted != digest:
+            return Lost("hash_mismatch", f"its sha256 is {digest}, not {wanted}", "failed")
+        if not data:
+            return Lost("empty", "the answer has no bytes", "failed")
+        if data[:_BEGINNING].lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_PAGE_BEGINS):
+            return self._page(data)
+        if self._obey and (code := reserved_by_metadata(data)):
+            return Lost(code, "the picture's own metadata reserves it", "rejected")
+        return None
+
+    def _page(self, data: bytes) -> Lost:
+        if self._obey and (code := reserved_by_page(data)):
+            return Lost(code, "a web page that reserves itself", "rejected")
+        return Lost("web_page", "a web page, not a picture", "failed")
+
+
+def _lost(download: Download) -> Lost | None:
+    trouble = download.trouble
+    if trouble is None:
+        return None
+    if trouble.kind == "refused":
+        return Lost(trouble.code, trouble.detail, "rejected")
+    return Lost(trouble.code, trouble.detail, "failed", trouble.kind == "transient")
+
+
+def _account(downloads: Sequence[Download], digests: Sequence[str | None], lost: Sequence[Lost | None]) -> pa.Table:
+    told = zip(downloads, digests, lost, strict=True)
+    return pa.Table.from_pylist([_row(*each) for each in told], schema=FETCHES)
+
+
+def _row(download: Download, digest: str | None, lost: Lost | None) -> dict[str, Any]:
+    headers = download.headers or {}
+    return {
+        "url": download.url,
+        "outcome": lost.outcome if lost else "kept",
+        "code": lost and lost.code,
+        "detail": lost and lost.detail,
+        "retryable": bool(lost and lost.retryable),
+        "http_status": download.http_status,
+        "attempts": download.attempts,
+        "final_url": download.final_url,
+        "etag": _text(headers.get("ETag")),
+        "last_modified": _text(headers.get("Last-Modified")),
+        "content_type": _text(headers.get("Content-Type")),
+        "bytes": None if download.data is None else len(download.data),
+        "sha256": digest,
+        "seconds": download.seconds,
+        "time": download.time,
+    }
+
+
+_LONGEST_HEADER = 500
+
+
+def _text(header: str | None) -> str | None:
+    """As a server sent it, less what is no text (aiohttp keeps stray bytes as surrogates)."""
+    return header and header[:_LONGEST_HEADER].encode(errors="replace").decode()
