@@ -45,10 +45,10 @@ from concurrent.futures import ThreadPoolExecutor
 from vlmdata.checkpoint import Dataset
 from vlmdata.config_reading import load_config
 from vlmdata.ingest.listing import list_source
-from vlmdata.ingest.shards import ingest_shard
+from vlmdata.ingest.shards import AT_ONCE, ingest_shard
 config = load_config(sys.argv[1])
 dataset = Dataset(config.store, config.dataset)
-with ThreadPoolExecutor(2) as pool:
+with ThreadPoolExecutor(AT_ONCE) as pool:
     list(pool.map(lambda shard: ingest_shard(dataset, shard, config), list_source(dataset, config)))
 """
 _BARE = """

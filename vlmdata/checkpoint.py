@@ -10,16 +10,18 @@ just those.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from hashlib import sha256
-from typing import Any
+from types import TracebackType
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -103,7 +105,8 @@ class Manifest(BaseModel):
 class Result:
     """What a step made of a shard, before it has a name."""
 
-    tables: dict[str, pa.Table]
+    tables: dict[str, pa.Table | TableRef]
+    """Those that are references were written while they were made."""
     samples: Counts = Counts()
     captions: Counts = Counts()
     open: int = 0
@@ -251,16 +254,19 @@ def publish(dataset: Dataset, shard: str, step: Step, key: str, result: Result, 
     return path
 
 
-def _tally(rejects: pa.Table | None) -> dict[str, int]:
-    if rejects is None:
+def _tally(rejects: pa.Table | TableRef | None) -> dict[str, int]:
+    if rejects is None or isinstance(rejects, TableRef):
         return {}
     return dict(sorted(Counter(rejects["code"].to_pylist()).items()))
 
 
-def _put_tables(dataset: Dataset, step: Step, tables: Mapping[str, pa.Table]) -> dict[str, TableRef]:
+def _put_tables(dataset: Dataset, step: Step, tables: Mapping[str, pa.Table | TableRef]) -> dict[str, TableRef]:
     """Tables written side by side: a disk's sync, or the way to S3 and back, is waited for once."""
-    written = _writers(os.getpid()).map(partial(put_table, dataset, step), tables.values())
-    return dict(zip(tables, written, strict=True))
+
+    def put(table: pa.Table | TableRef) -> TableRef:
+        return table if isinstance(table, TableRef) else put_table(dataset, step, table)
+
+    return dict(zip(tables, _writers(os.getpid()).map(put, tables.values()), strict=True))
 
 
 @lru_cache(maxsize=1)
@@ -278,19 +284,76 @@ def put_table(dataset: Dataset, step: Step, table: pa.Table) -> TableRef:
     return TableRef(path=path, rows=table.num_rows, bytes=len(data), columns=columns)
 
 
+class TableWriter:
+    """A table of pictures that is written while it is made: it never is in memory as a whole.
+
+    Each `write` is a row group, so that the bytes follow from how the rows were handed over.
+    """
+
+    def __init__(self, dataset: Dataset, step: Step, schema: pa.Schema) -> None:
+        self._dataset, self._step, self._schema = dataset, step, schema
+        self._hashed: list[pa.Table] = []
+
+    def __enter__(self) -> TableWriter:
+        self._stack = ExitStack()
+        self._part = self._stack.enter_context(self._dataset.store.writing())
+        self._sink = _HashedFile(self._part.file)
+        self._parquet = pq.ParquetWriter(pa.PythonFile(self._sink, "w"), self._schema, **_encoding(self._schema))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def write(self, rows: pa.Table) -> None:
+        """The next rows."""
+        if rows.num_rows:
+            self._parquet.write_table(rows)
+            self._hashed.append(rows.drop_columns([name for name in rows.column_names if name in _UNHASHED]))
+
+    def finish(self) -> TableRef:
+        """Give it its name, which follows from its bytes."""
+        self._parquet.close()
+        path = layout.data_path(self._dataset.name, self._step, self._sink.sha256.hexdigest()[:32])
+        self._part.put(path)
+        rows = pa.concat_tables(self._hashed) if self._hashed else self._schema.empty_table()
+        columns = {name: _column_digest(rows, name) for name in self._schema.names if name not in _UNHASHED}
+        return TableRef(path=path, rows=rows.num_rows, bytes=self._sink.size, columns=columns)
+
+
+class _HashedFile(io.RawIOBase):
+    """What is written goes on to a file, and into a digest."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__()
+        self._file = file
+        self.sha256, self.size = sha256(), 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.sha256.update(data)
+        self.size += len(data)
+        return self._file.write(data)
+
+
 def encode_parquet(table: pa.Table) -> pa.Buffer:
-    """Parquet bytes: zstd, except pictures, which are compressed already."""
-    pictures = _UNHASHED.intersection(table.column_names)
-    compression: Any = {n: "NONE" if n in pictures else "ZSTD" for n in table.column_names} if pictures else "ZSTD"
+    """Parquet bytes."""
     sink = pa.BufferOutputStream()
-    pq.write_table(
-        table,
-        sink,
-        compression=compression,
-        use_dictionary=[name for name in table.column_names if pa.types.is_string(table.schema.field(name).type)],
-        write_statistics=[name for name in table.column_names if name not in _UNHASHED],
-    )
+    pq.write_table(table, sink, **_encoding(table.schema))
     return sink.getvalue()
+
+
+def _encoding(schema: pa.Schema) -> dict[str, Any]:
+    """Zstd, except pictures, which are compressed already."""
+    pictures = _UNHASHED.intersection(schema.names)
+    return {
+        "compression": {n: "NONE" if n in pictures else "ZSTD" for n in schema.names} if pictures else "ZSTD",
+        "use_dictionary": [field.name for field in schema if pa.types.is_string(field.type)],
+        "write_statistics": [name for name in schema.names if name not in _UNHASHED],
+    }
 
 
 def _column_digest(table: pa.Table, name: str) -> str:

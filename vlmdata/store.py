@@ -13,10 +13,10 @@ import errno
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 from uuid import uuid4
 
 import pyarrow as pa
@@ -55,6 +55,15 @@ def open_store(url: str, key: str = "store") -> Store:
     raise StoreError(f"{key} = {url!r}: expected a folder or s3://bucket/prefix")
 
 
+class Unnamed(Protocol):
+    """An object that has no name yet: it is named by its content, which is still being written."""
+
+    file: IO[bytes]
+
+    def put(self, path: str) -> None:
+        """Make it an object of this name; harmless if it is there."""
+
+
 class Store:
     """What the stages ask of a store. Paths are relative, with `/`."""
 
@@ -85,6 +94,10 @@ class Store:
 
     def put(self, path: str, data: Buffer) -> None:
         """Write an object whose name follows from its content; harmless if it is there."""
+        raise NotImplementedError
+
+    def writing(self) -> AbstractContextManager[Unnamed]:
+        """A file that becomes an object when it is given a name, and is gone otherwise."""
         raise NotImplementedError
 
     def create(self, path: str, data: Buffer) -> bool:
@@ -168,6 +181,11 @@ class LocalStore(Store):
             with _written(target.parent, data) as temporary:
                 return self._link(temporary, target)
 
+    @contextmanager
+    def writing(self) -> Iterator[Unnamed]:
+        with self._errors(self.root), _part(self.root) as (handle, temporary), os.fdopen(handle, "wb") as file:
+            yield _LocalPart(self, file, temporary)
+
     def _link(self, temporary: str, target: Path) -> bool:
         try:
             os.link(temporary, target)
@@ -235,18 +253,39 @@ _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 @contextmanager
 def _written(folder: Path, data: Buffer) -> Iterator[str]:
     """A whole, synced file in `folder` for as long as the block runs, unless that moves it away."""
+    with _part(folder) as (handle, temporary):
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            _sync(file)
+        yield temporary
+
+
+@contextmanager
+def _part(folder: Path) -> Iterator[tuple[int, str]]:
     folder.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=folder, prefix=".part-")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        yield temporary
+        yield handle, temporary
     finally:
         with suppress(FileNotFoundError):
             os.unlink(temporary)
+
+
+def _sync(file: IO[bytes]) -> None:
+    file.flush()
+    os.fchmod(file.fileno(), 0o644)
+    os.fsync(file.fileno())
+
+
+class _LocalPart:
+    def __init__(self, store: LocalStore, file: IO[bytes], temporary: str) -> None:
+        self.file, self._store, self._temporary = file, store, temporary
+
+    def put(self, path: str) -> None:
+        target = self._store.root / path
+        _sync(self.file)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self._store._link(self._temporary, target)
 
 
 class S3Store(Store):
@@ -295,6 +334,11 @@ class S3Store(Store):
     def put(self, path: str, data: Buffer) -> None:
         with self._errors(), self._bucket():
             self.fs.pipe_file(f"{self.root}/{path}", bytes(data))
+
+    @contextmanager
+    def writing(self) -> Iterator[Unnamed]:
+        with tempfile.NamedTemporaryFile(prefix="vlmdata-") as file:
+            yield _S3Part(self, file)
 
     def replace(self, path: str, data: Buffer) -> None:
         self.put(path, data)
@@ -366,6 +410,16 @@ class S3Store(Store):
             raise
         except (OSError, BotoCoreError) as error:
             raise StoreError(f"{self._key} = {self.url!r}: {_reason(error)}") from error
+
+
+class _S3Part:
+    def __init__(self, store: S3Store, file: IO[bytes]) -> None:
+        self.file, self._store = file, store
+
+    def put(self, path: str) -> None:
+        self.file.flush()
+        with self._store._errors(), self._store._bucket():
+            self._store.fs.put_file(self.file.name, f"{self._store.root}/{path}")
 
 
 @lru_cache(maxsize=1)

@@ -14,7 +14,6 @@ import pytest
 from tests.servers.hostile_web import HostileWeb, hostile_web, picture
 from vlmdata.config import NetworkConfig
 from vlmdata.ingest.reading import Lost
-from vlmdata.ingest.web.download import Download, download_all
 from vlmdata.ingest.web.fetching import fetch_rows
 from vlmdata.opt_out import OptOut
 from vlmdata.schema import FETCHES, LISTING, filled
@@ -40,14 +39,14 @@ def fetched(web: HostileWeb, *paths: str, opt_out: OptOut = NOBODY, **changes: A
     """Rows of `schema.FETCHES`; a path is one of the server's, or a whole address."""
     urls = [web.url(path) if path.startswith("/") else path for path in paths]
     rows = filled(LISTING, len(urls), key=pa.array(urls), url=pa.array(urls), missing=False)
-    reading = fetch_rows(network(web, **changes), opt_out, rows)
-    assert reading.fetches is not None and reading.fetches.schema == FETCHES
-    for row, got in zip(reading.fetches.to_pylist(), reading.pictures, strict=True):
+    readings = list(fetch_rows(network(web, **changes), opt_out, rows, 7))
+    told = [row for reading in readings if reading.fetches for row in reading.fetches.cast(FETCHES).to_pylist()]
+    for row, got in zip(told, [got for reading in readings for got in reading.pictures], strict=True):
         assert (row["outcome"] == "kept") == isinstance(got, bytes)
         if isinstance(got, Lost):
             assert (row["code"], row["detail"], row["retryable"]) == (got.code, got.detail, got.retryable)
             assert got.detail.isprintable() and len(got.detail) > 3
-    return reading.fetches.to_pylist()
+    return told
 
 
 GOOD = ["/picture/7.jpg", "/slow/50/7.jpg", "/chunked.jpg", "/no-length", "/gzipped.jpg", "/hops/5", "/to-relative",
@@ -226,6 +225,13 @@ def test_robots_are_asked_once_and_obeyed(web: HostileWeb) -> None:
     assert [row["code"] for row in fetched(web, "/picture/2.jpg")] == [None]
 
 
+@pytest.mark.parametrize("padding", [600_000, 50_000_000])
+def test_of_a_long_robots_file_its_beginning_counts(web: HostileWeb, padding: int) -> None:
+    web.robots = (200, b"User-agent: *\nDisallow: /picture/\n" + b"#" * padding + b"\nAllow: /\n")
+    rows = fetched(web, "/picture/1.jpg", "/chunked.jpg", **LAW)
+    assert [row["code"] for row in rows] == ["robots", None]
+
+
 def test_a_redirect_does_not_lead_around_robots(web: HostileWeb) -> None:
     web.robots = (200, b"User-agent: vlmdata\nDisallow: /picture/\n")
     rows = fetched(web, "/to-relative", "/to?url=/chunked.jpg", **LAW)
@@ -277,10 +283,10 @@ def test_a_digest_that_was_asked_for_is_checked(web: HostileWeb) -> None:
     urls = [web.url("/picture/1.jpg"), web.url("/picture/2.jpg")]
     wanted = [sha256(picture(1)).hexdigest()] * 2
     rows = filled(LISTING, 2, key=pa.array(urls), url=pa.array(urls), missing=False, sha256=pa.array(wanted))
-    reading = fetch_rows(network(web), NOBODY, rows)
+    [reading] = fetch_rows(network(web), NOBODY, rows, 7)
     assert reading.fetches is not None and reading.fetches["code"].to_pylist() == [None, "hash_mismatch"]
 
 
 def test_connections_are_used_again(web: HostileWeb) -> None:
-    ends: list[Download] = download_all(network(web, per_host=4), [web.url("/picture/1.jpg")] * 100, NOBODY)
-    assert all(end.data == picture(1) for end in ends) and web.connections <= 4
+    rows = fetched(web, *["/picture/1.jpg"] * 100, per_host=4)
+    assert {row["outcome"] for row in rows} == {"kept"} and web.connections <= 4

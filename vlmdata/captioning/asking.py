@@ -23,6 +23,7 @@ from vlmdata.captioning.pace import Turn
 from vlmdata.captioning.pictures import Picture, UnsendablePicture, for_sending
 from vlmdata.captioning.provider import Answer, Fault
 from vlmdata.errors import UserError
+from vlmdata.event_loop import together
 from vlmdata.measure.language import identify
 
 TOO_MANY = 429
@@ -42,7 +43,7 @@ async def caption_all(client: CaptionClient, journal: Journal, subjects: Sequenc
     loading = asyncio.get_running_loop().run_in_executor(lines.process().encoders, identify, [""])
     visit = _Visit(client, journal, line, manners)
     async with line.round():
-        async with lines.together() as group:
+        async with together() as group:
             pictures = [group.create_task(visit.picture(subject, known.get(subject.key))) for subject in subjects]
         await loading
         return Round([picture.result() for picture in pictures], visit.verdict())

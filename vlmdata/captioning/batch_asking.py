@@ -26,6 +26,7 @@ from vlmdata.captioning.endings import Endings, Manners, Round, Subject
 from vlmdata.captioning.journal.book import Entry
 from vlmdata.captioning.journal.journal import Journal
 from vlmdata.checkpoint import Dataset
+from vlmdata.event_loop import together
 
 __all__ = ["LONGEST_BATCH_S", "caption_in_batches"]
 
@@ -83,7 +84,7 @@ async def _once(visit: Visit, left: Mapping[str, Entry]) -> None:
     visit.standing.begin_anew()
     batches = under_way(left)
     taken = {key for batch in batches for key in batch.grants}
-    async with lines.together() as group:
+    async with together() as group:
         for batch in batches:
             group.create_task(take_up(visit, batch))
         await _ask(visit, [visit.subjects[key] for key in left if key not in taken], group)

@@ -176,14 +176,3 @@ def process() -> _Process:
 async def on_a_thread(function: Callable[..., T], *args: Any) -> T:
     """What blocks, beside the loop."""
     return await asyncio.get_running_loop().run_in_executor(process().encoders, function, *args)
-
-
-@asynccontextmanager
-async def together() -> AsyncIterator[asyncio.TaskGroup]:
-    """Tasks that are ended by the first error of one, which is raised as it is."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            yield group
-    except ExceptionGroup as several:
-        # One refusal of the store reaches all who wait for it; a person wants to read it once.
-        raise several.exceptions[0] from None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vlmdata.checkpoint import Counts, Dataset, Manifest, Result, Shard, run_once
+from vlmdata.checkpoint import Counts, Dataset, Manifest, Result, Shard, TableRef, TableWriter, run_once
 from vlmdata.config import BuildConfig, Source
 from vlmdata.ingest.kinds import KINDS
 from vlmdata.ingest.reading import Lost, Reading
@@ -33,7 +34,11 @@ def ingest_shard(dataset: Dataset, shard: Shard, config: BuildConfig) -> Shard:
 
     def work(before: Manifest | None) -> Result:
         listing = dataset.read(shard, Step.LISTING, "listing")
-        return _account(config.source, listing, _rows(dataset, config, listing, before))
+        wanted = np.flatnonzero(~np.asarray(listing["missing"], dtype=bool) & np.asarray(listing["refused"].is_null()))
+        readings = _mended(dataset, config, listing, wanted, before) if before else _readings(config, listing, wanted)
+        with TableWriter(dataset, Step.RAW, IMAGES) as images:
+            rows = _rows(config, listing, images, readings)
+            return _account(config.source, listing, rows, images.finish())
 
     done = run_once(dataset, shard, Step.RAW, reads, _settings(config), work)
     advance(Step.RAW, shard.rows)
@@ -47,72 +52,73 @@ def _settings(config: BuildConfig) -> dict[str, Any]:
     return {**settings, "network": config.network.settings()} if config.source.kind == "urls" else settings
 
 
-_POSITION = pa.field("position", pa.int64())
-_PICTURES = pa.schema([_POSITION, *SAMPLES, IMAGES.field("image")])
-_FETCHES = pa.schema([_POSITION, *FETCHES])
+AT_ONCE = 16
+"""Shards of addresses that are read at a time: they wait for the web, and keep in memory what is under way alone."""
+
+_AT_A_TIME = 32
+"""Pictures in memory, and in a row group."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Rows:
-    """What became of a shard's rows, by position in its listing."""
+    """What became of a shard's rows, by position in its listing; pictures are written as they come."""
 
-    pictures: pa.Table
-    """Samples with bytes."""
-    lost: dict[int, Lost]
-    fetches: pa.Table
-    """One row an address that was asked for; of other sources none."""
-
-
-def _rows(dataset: Dataset, config: BuildConfig, listing: pa.Table, before: Manifest | None) -> _Rows:
-    wanted = np.flatnonzero(~np.asarray(listing["missing"], dtype=bool) & np.asarray(listing["refused"].is_null()))
-    if before is None:
-        return _read(config, listing, wanted)
-    again = np.asarray(before.facts["unread"], dtype=np.int64)
-    earlier = _read_before(dataset, before, wanted, again)
-    now = _read(config, listing, again)
-    return _Rows(
-        pa.concat_tables([earlier.pictures, now.pictures]).sort_by("position"),
-        earlier.lost | now.lost,
-        pa.concat_tables([earlier.fetches, now.fetches]).sort_by("position"),
-    )
+    samples: list[pa.Table] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    """Of the samples."""
+    lost: dict[int, Lost] = field(default_factory=dict)
+    fetches: list[pa.Table] = field(default_factory=list)
+    """Of addresses, a row each that was asked for."""
 
 
-def _read(config: BuildConfig, listing: pa.Table, positions: Array) -> _Rows:
-    rows = listing.take(positions)
-    reading = _reading(config, rows)
-    lost = {int(at): each for at, each in zip(positions, reading.pictures, strict=True) if isinstance(each, Lost)}
-    got = [index for index, each in enumerate(reading.pictures) if not isinstance(each, Lost)]
-    pictures = [each for each in reading.pictures if not isinstance(each, Lost)]
+Readings = Iterator[tuple[Array, Reading]]
+"""Positions in the listing, and what became of those rows."""
+
+
+def _rows(config: BuildConfig, listing: pa.Table, images: TableWriter, readings: Readings) -> _Rows:
+    """Take in all readings; the pictures go to `images`."""
+    done = _Rows()
+    for positions, reading in readings:
+        lost = {int(at): each for at, each in zip(positions, reading.pictures, strict=True) if isinstance(each, Lost)}
+        done.lost |= lost
+        got = [index for index, each in enumerate(reading.pictures) if not isinstance(each, Lost)]
+        pictures = [each for each in reading.pictures if not isinstance(each, Lost)]
+        digests = _digests(reading, got, pictures)
+        samples = _samples(config.source, listing.take(positions[got]), pictures, digests)
+        images.write(pa.table([samples["id"], _binary(pictures)], schema=IMAGES))
+        done.samples.append(samples)
+        done.positions += positions[got].tolist()
+        if reading.fetches is not None:
+            done.fetches.append(reading.fetches)
+    return done
+
+
+def _binary(pictures: Sequence[bytes]) -> pa.Array:
+    """As Arrow would make of the list, without growing a buffer for it step by step."""
+    offsets = np.zeros(len(pictures) + 1, np.int64)
+    np.cumsum([len(data) for data in pictures], out=offsets[1:])
+    data = pa.py_buffer(b"".join(pictures))
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(pictures), [None, pa.py_buffer(offsets), data])
+
+
+def _digests(reading: Reading, got: list[int], pictures: Sequence[bytes]) -> list[str]:
     if reading.digests is None:
-        digests = [sha256(data).hexdigest() for data in pictures]
-    else:
-        digests = [reading.digests[index] or "" for index in got]
-    rows = rows.take(pa.array(got, pa.int64()))
+        return [sha256(data).hexdigest() for data in pictures]
+    return [reading.digests[index] or "" for index in got]
+
+
+def _samples(source: Source, rows: pa.Table, pictures: Sequence[bytes], digests: list[str]) -> pa.Table:
     columns = {
-        "position": positions[got],
         "id": sample_ids(digests, rows["key"].to_pylist()),
         "key": rows["key"],
         "sha256": digests,
         "bytes": [len(data) for data in pictures],
-        "source": _places(config.source, rows),
+        "source": _places(source, rows),
         "url": rows["url"],
         "license": rows["license"],
         "extra": rows["extra"],
-        "image": pictures,
     }
-    table = pa.table([columns[name] for name in _PICTURES.names], schema=_PICTURES)
-    return _Rows(table, lost, _at(positions, reading.fetches))
-
-
-def _reading(config: BuildConfig, rows: pa.Table) -> Reading:
-    if config.source.kind == "urls":
-        from vlmdata.ingest.web.fetching import fetch_rows
-        from vlmdata.opt_out import OptOut
-
-        return fetch_rows(config.network, OptOut.read(config.opt_out), rows)
-    found, reasons = KINDS[config.source.kind].read_rows(config.source, rows)
-    unread = [Lost("unreadable", why or "", "failed", retryable=True) for why in reasons]
-    return Reading([why if data is None else data for data, why in zip(found, unread, strict=True)])
+    return pa.table([columns[name] for name in SAMPLES.names], schema=SAMPLES)
 
 
 def _places(source: Source, rows: pa.Table) -> list[str]:
@@ -121,47 +127,111 @@ def _places(source: Source, rows: pa.Table) -> list[str]:
     return KINDS[source.kind].places(rows)
 
 
-def _at(positions: Array, fetches: pa.Table | None) -> pa.Table:
-    if fetches is None:
-        return _FETCHES.empty_table()
-    return pa.table([positions, *fetches.columns], schema=_FETCHES)
+def _readings(config: BuildConfig, listing: pa.Table, positions: Array) -> Readings:
+    """Rows that are read now."""
+    start = 0
+    for reading in _read(config, listing.take(positions)):
+        stop = start + len(reading.pictures)
+        yield positions[start:stop], reading
+        start = stop
 
 
-def _read_before(dataset: Dataset, before: Manifest, wanted: Array, again: Array) -> _Rows:
-    """All that is not to be read again."""
-    fetches = _FETCHES.empty_table()
-    if "fetches" in before.tables:
-        fetches = _at(wanted, dataset.table(before.tables["fetches"], FETCHES.names))
-        fetches = fetches.filter(pc.invert(pc.is_in(fetches["position"], value_set=pa.array(again))))
-    gone = fetches.filter(pc.not_equal(fetches["outcome"], "kept")).to_pylist()
-    lost = {row["position"]: Lost(row["code"], row["detail"], row["outcome"], row["retryable"]) for row in gone}
-    samples, images = (dataset.table(before.tables[name]) for name in ("samples", "images"))
-    kept = np.setdiff1d(np.setdiff1d(wanted, again), np.array(list(lost), dtype=np.int64))
-    return _Rows(pa.table([kept, *samples.columns, images["image"]], schema=_PICTURES), lost, fetches)
+def _read(config: BuildConfig, rows: pa.Table) -> Iterator[Reading]:
+    if config.source.kind == "urls":
+        from vlmdata.ingest.web.fetching import fetch_rows
+        from vlmdata.opt_out import OptOut
+
+        yield from fetch_rows(config.network, OptOut.read(config.opt_out), rows, _AT_A_TIME)
+        return
+    found, reasons = KINDS[config.source.kind].read_rows(config.source, rows)
+    unread = [Lost("unreadable", why or "", "failed", retryable=True) for why in reasons]
+    pictures = [why if data is None else data for data, why in zip(found, unread, strict=True)]
+    for start in range(0, len(pictures), _AT_A_TIME):
+        yield Reading(pictures[start : start + _AT_A_TIME])
 
 
-def _account(source: Source, listing: pa.Table, rows: _Rows) -> Result:
+def _mended(dataset: Dataset, config: BuildConfig, listing: pa.Table, wanted: Array, before: Manifest) -> Readings:
+    """All rows once more: those that time may mend are read again, the others are what they were."""
+    again = np.asarray(before.facts["unread"], dtype=np.int64)
+    earlier, now = _Earlier(dataset, before, wanted, again), _Now(_readings(config, listing, again))
+    for start in range(0, len(wanted), _AT_A_TIME):
+        positions = wanted[start : start + _AT_A_TIME]
+        told = [now.of(at) if at in now.pictures else earlier.of(at) for at in positions.tolist()]
+        pictures, digests, fetches = (list(each) for each in zip(*told, strict=True))
+        table = None if fetches[0] is None else pa.Table.from_pylist(fetches, schema=FETCHES)
+        yield positions, Reading(pictures, digests, table)
+
+
+Told = tuple[bytes | Lost, str | None, dict[str, Any] | None]
+"""A picture, its digest and how it was fetched."""
+
+
+class _Now:
+    """Rows that were read again."""
+
+    def __init__(self, readings: Readings) -> None:
+        self.pictures: dict[int, bytes | Lost] = {}
+        self._fetches: dict[int, dict[str, Any]] = {}
+        for positions, reading in readings:
+            self.pictures |= dict(zip(positions.tolist(), reading.pictures, strict=True))
+            if reading.fetches is not None:
+                self._fetches |= dict(zip(positions.tolist(), reading.fetches.to_pylist(), strict=True))
+
+    def of(self, at: int) -> Told:
+        """By position."""
+        picture = self.pictures[at]
+        digest = None if isinstance(picture, Lost) else sha256(picture).hexdigest()
+        return picture, digest, self._fetches.get(at)
+
+
+class _Earlier:
+    """Rows as an earlier generation has them."""
+
+    def __init__(self, dataset: Dataset, before: Manifest, wanted: Array, again: Array) -> None:
+        self._fetches: dict[int, dict[str, Any]] = {}
+        if "fetches" in before.tables:
+            rows = dataset.table(before.tables["fetches"], FETCHES.names).to_pylist()
+            self._fetches = dict(zip(wanted.tolist(), rows, strict=True))
+        self._lost = {at: _as_lost(row) for at, row in self._fetches.items() if row["outcome"] != "kept"}
+        kept = np.setdiff1d(np.setdiff1d(wanted, again), np.array(list(self._lost), dtype=np.int64))
+        self._row = {at: row for row, at in enumerate(kept.tolist())}
+        self._digests = dataset.table(before.tables["samples"], ["sha256"])["sha256"].to_pylist()
+        self._images = dataset.table(before.tables["images"], ["image"])["image"]
+
+    def of(self, at: int) -> Told:
+        """By position."""
+        if at in self._lost:
+            return self._lost[at], None, self._fetches.get(at)
+        row = self._row[at]
+        return self._images[row].as_py(), self._digests[row], self._fetches.get(at)
+
+
+def _as_lost(row: dict[str, Any]) -> Lost:
+    return Lost(row["code"], row["detail"], row["outcome"], row["retryable"])
+
+
+def _account(source: Source, listing: pa.Table, rows: _Rows, images: TableRef) -> Result:
     """Every row and every caption of the listing, as kept, rejected or failed."""
+    samples = pa.concat_tables([SAMPLES.empty_table(), *rows.samples])
     ids = np.asarray(sample_ids([""] * listing.num_rows, listing["key"].to_pylist()), dtype=object)
-    ids[rows.pictures["position"].to_numpy()] = rows.pictures["id"].to_pylist()
+    ids[rows.positions] = samples["id"].to_pylist()
     lost = _never_read(listing) | rows.lost
     rejects = _rejects(source, listing, ids, lost)
     captions, caption_rejects = _captions(listing, ids, lost)
-    tables = {
-        "samples": rows.pictures.select(SAMPLES.names).cast(SAMPLES),
-        "images": rows.pictures.select(IMAGES.names).cast(IMAGES),
+    tables: dict[str, pa.Table | TableRef] = {
+        "samples": samples,
+        "images": images,
         "captions": captions,
         "rejects": rejects,
         "caption_rejects": caption_rejects,
     }
-    if rows.fetches.num_rows:
-        tables["fetches"] = rows.fetches.select(FETCHES.names).add_column(
-            0, ID, pa.array(ids[rows.fetches["position"].to_numpy()], pa.string())
-        )
+    if rows.fetches:
+        asked = np.flatnonzero(np.asarray(listing["refused"].is_null()))
+        tables["fetches"] = pa.concat_tables(rows.fetches).add_column(0, ID, pa.array(ids[asked], pa.string()))
     unread = sorted(at for at, why in rows.lost.items() if why.retryable)
     return Result(
         tables,
-        Counts.of(rows.pictures.num_rows, rejects["outcome"], listing.num_rows),
+        Counts.of(samples.num_rows, rejects["outcome"], listing.num_rows),
         Counts.of(captions.num_rows, caption_rejects["outcome"], captions.num_rows + caption_rejects.num_rows),
         open=len(unread),
         facts={"unread": unread},

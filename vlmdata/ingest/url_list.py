@@ -34,7 +34,7 @@ SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".txt", ".csv.gz", 
 _MEMORY = "512MB"
 _MOST_THREADS = 4
 _LONGEST_ADDRESS = 8_192
-_LONGEST_LINE = 64 << 20
+_LONGEST_LINE = 8 << 20
 
 _CAPTIONS = "STRUCT(text VARCHAR, lang VARCHAR)[]"
 

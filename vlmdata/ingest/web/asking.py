@@ -32,6 +32,14 @@ class Answer:
     location: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Most:
+    """How many bytes of a body, decoded, are taken; of a longer one none, or those."""
+
+    bytes: int
+    cut: bool = False
+
+
 Check = Callable[[int, Mapping[str, str]], None]
 """Looks at an answer's status and headers before its body is read; raises Trouble."""
 
@@ -58,13 +66,13 @@ def new_session(config: NetworkConfig, addresses: Addresses) -> aiohttp.ClientSe
     )
 
 
-async def ask(session: aiohttp.ClientSession, url: URL, most: int, check: Check) -> Answer:
+async def ask(session: aiohttp.ClientSession, url: URL, most: Most, check: Check) -> Answer:
     """GET one address; a redirect is told, not followed.
 
     Args:
         session: from `new_session`.
         url: http or https.
-        most: bytes that the body may have, decoded.
+        most: how large the body may be.
         check: may refuse the answer before its body is read.
 
     Raises:
@@ -93,24 +101,26 @@ def _location(response: aiohttp.ClientResponse) -> str:
     return where
 
 
-async def _body(response: aiohttp.ClientResponse, most: int) -> bytes:
+async def _body(response: aiohttp.ClientResponse, most: Most) -> bytes:
     length = response.content_length
-    if length is not None and length > most:
+    if length is not None and length > most.bytes and not most.cut:
         raise _too_large(f"{length} bytes", most, response.status)
     parts, size = [], 0
     async for part in _decoded(response, most):
         size += len(part)
-        if size > most:
-            raise _too_large("more", most, response.status)
         parts.append(part)
+        if size > most.bytes:
+            if most.cut:
+                return b"".join(parts)[: most.bytes]
+            raise _too_large("more", most, response.status)
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _too_large(size: str, most: int, status: int) -> Trouble:
-    return Trouble("permanent", "too_large", f"{size} where network.max_bytes allows {most}", status)
+def _too_large(size: str, most: Most, status: int) -> Trouble:
+    return Trouble("permanent", "too_large", f"{size} where network.max_bytes allows {most.bytes}", status)
 
 
-async def _decoded(response: aiohttp.ClientResponse, most: int) -> AsyncIterator[bytes]:
+async def _decoded(response: aiohttp.ClientResponse, most: Most) -> AsyncIterator[bytes]:
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding in {"identity", ""}:
         async for part in response.content.iter_any():
@@ -122,7 +132,7 @@ async def _decoded(response: aiohttp.ClientResponse, most: int) -> AsyncIterator
     try:
         async for part in response.content.iter_any():
             # One byte over the bound is enough to see that there is too much.
-            yield inflate.decompress(part, most + 1)
+            yield inflate.decompress(part, most.bytes + 1)
             if inflate.unconsumed_tail:
                 raise _too_large("more", most, response.status)
     except zlib.error as error:

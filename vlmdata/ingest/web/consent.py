@@ -9,21 +9,21 @@ from collections.abc import Awaitable, Callable
 from yarl import URL
 
 from vlmdata.config import NetworkConfig
-from vlmdata.ingest.web.asking import Answer
+from vlmdata.ingest.web.asking import Answer, Most
 from vlmdata.ingest.web.hosts import Host
 from vlmdata.ingest.web.robots import Reservations, Robots, read_robots, read_tdmrep
 from vlmdata.ingest.web.rules import Rules
 from vlmdata.ingest.web.trouble import Trouble
 
-_RULES_BYTES = 512 * 1024
-"""Of robots.txt that are read; RFC 9309 asks for at least 500 KiB."""
+_RULES = Most(512 * 1024 + 1, cut=True)
+"""Of robots.txt is read; RFC 9309 asks for at least 500 KiB. One more shows that there is more."""
 _KEPT_S = 24 * 3600.0
 _ASK_AGAIN_S = 300.0
 """After rules that could not be read."""
 _LONGEST_DELAY_S = 10.0
 """That a Crawl-delay may ask for: a run has an end."""
 
-Fetch = Callable[[URL, int], Awaitable[Answer]]
+Fetch = Callable[[URL, Most], Awaitable[Answer]]
 """GET an address and what it redirects to, up to so many bytes."""
 
 
@@ -67,7 +67,7 @@ class Consent:
     async def _file(self, url: URL) -> tuple[int | None, bytes]:
         """Status and bytes of a host's own file; no status: there was no answer. Trouble if it may not be asked."""
         try:
-            answer = await self._fetch(url, _RULES_BYTES)
+            answer = await self._fetch(url, _RULES)
         except Trouble as trouble:
             if trouble.kind == "refused":
                 raise

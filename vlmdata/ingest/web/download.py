@@ -14,12 +14,13 @@ from datetime import UTC, datetime
 from yarl import URL
 
 from vlmdata.config import NetworkConfig
-from vlmdata.event_loop import run
+from vlmdata.event_loop import run, together
 from vlmdata.ingest.web.addresses import Addresses
-from vlmdata.ingest.web.asking import Answer, Check, ask, new_session, require_ok
+from vlmdata.ingest.web.asking import Answer, Check, Most, ask, new_session, require_ok
 from vlmdata.ingest.web.consent import Consent
 from vlmdata.ingest.web.hosts import Host, Hosts
 from vlmdata.ingest.web.reserved import reserved_by_headers
+from vlmdata.ingest.web.spill import Place, Spill
 from vlmdata.ingest.web.trouble import Trouble
 from vlmdata.opt_out import OptOut
 
@@ -29,10 +30,10 @@ _LONGEST_PAUSE_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """How one address ended; `data` if it brought a picture's bytes, else `trouble`."""
+    """How one address ended: with a body, or in trouble."""
 
     url: str
-    data: bytes | None = None
+    body: Place | None = None
     trouble: Trouble | None = None
     http_status: int | None = None
     attempts: int = 0
@@ -42,12 +43,18 @@ class Download:
     time: datetime | None = None
 
 
-def download_all(config: NetworkConfig, urls: Sequence[str], opt_out: OptOut) -> list[Download]:
-    """Every address, in order. Callable from any number of threads; the limits hold for all of them."""
+def download_all(config: NetworkConfig, urls: Sequence[str], opt_out: OptOut, spill: Spill) -> list[Download]:
+    """Every address, in order; bodies go to `spill`. The limits hold for all threads that ask at once.
+
+    Raises:
+        StoreError: the disk is full.
+    """
 
     async def all_of_them() -> list[Download]:
         downloader = _downloader(config)
-        return list(await asyncio.gather(*(downloader.download(url, opt_out) for url in urls)))
+        async with together() as group:
+            tasks = [group.create_task(downloader.download(url, opt_out, spill)) for url in urls]
+        return [task.result() for task in tasks]
 
     return run(all_of_them())
 
@@ -62,11 +69,11 @@ class Downloader:
         self._hosts = Hosts(config)
         self._consent = Consent(config, self._fetch_rules)
 
-    async def download(self, url: str, opt_out: OptOut) -> Download:
+    async def download(self, url: str, opt_out: OptOut, spill: Spill) -> Download:
         """One picture; never raises for what a server does."""
         begun, trail = time.monotonic(), _Trail(url)
         for attempt in range(1, self._config.retries + 2):
-            end = await self._attempt(trail, opt_out)
+            end = await self._attempt(trail, opt_out, spill)
             if end.trouble is None or end.trouble.kind != "transient" or attempt > self._config.retries:
                 break
             if not await _paused(attempt, end.trouble):
@@ -77,14 +84,14 @@ class Downloader:
         """End the connections that lie open."""
         await self._session.close()
 
-    async def _attempt(self, trail: _Trail, opt_out: OptOut) -> Download:
+    async def _attempt(self, trail: _Trail, opt_out: OptOut, spill: Spill) -> Download:
         try:
-            answer = await self._follow(trail, self._config.max_bytes, self._check, opt_out)
-            return Download(trail.first, answer.body, None, answer.status, 0, answer.url, answer.headers)
+            answer = await self._follow(trail, Most(self._config.max_bytes), self._check, opt_out)
+            return Download(trail.first, spill.add(answer.body), None, answer.status, 0, answer.url, answer.headers)
         except Trouble as trouble:
             return Download(trail.first, None, trouble, trouble.status, 0, trail.now)
 
-    async def _follow(self, trail: _Trail, most: int, check: Check, opt_out: OptOut | None) -> Answer:
+    async def _follow(self, trail: _Trail, most: Most, check: Check, opt_out: OptOut | None) -> Answer:
         """Ask, and go where the answers send us; `opt_out` None: the host's own rules are what is fetched."""
         url = _parsed(trail.first)
         trail.left_s = self._config.timeout_s
@@ -101,7 +108,7 @@ class Downloader:
             "permanent", "too_many_redirects", f"more than {self._config.max_redirects} redirects", answer.status
         )
 
-    async def _ask(self, trail: _Trail, url: URL, host: Host, most: int, check: Check) -> Answer:
+    async def _ask(self, trail: _Trail, url: URL, host: Host, most: Most, check: Check) -> Answer:
         # At the host first: who waits for a slow one must not keep others from theirs.
         async with host.turn(), self._places:
             trail.requests += 1
@@ -116,7 +123,7 @@ class Downloader:
             host.answered()
             return answer
 
-    async def _in_time(self, seconds: float, url: URL, most: int, check: Check) -> Answer:
+    async def _in_time(self, seconds: float, url: URL, most: Most, check: Check) -> Answer:
         try:
             async with asyncio.timeout(max(seconds, 0)):
                 return await ask(self._session, url, most, check)
@@ -129,7 +136,7 @@ class Downloader:
         if self._config.obey_robots or self._config.obey_headers:
             (await self._consent.of(host)).check(url, host.name)
 
-    async def _fetch_rules(self, url: URL, most: int) -> Answer:
+    async def _fetch_rules(self, url: URL, most: Most) -> Answer:
         return await self._follow(_Trail(str(url)), most, _any_status, None)
 
     def _check(self, status: int, headers: Mapping[str, str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -12,6 +12,7 @@ from vlmdata.config import NetworkConfig
 from vlmdata.ingest.reading import Lost, Reading
 from vlmdata.ingest.web.download import Download, download_all
 from vlmdata.ingest.web.reserved import reserved_by_metadata, reserved_by_page
+from vlmdata.ingest.web.spill import Spill, spill
 from vlmdata.opt_out import OptOut
 from vlmdata.schema import FETCHES
 
@@ -19,17 +20,32 @@ _PAGE_BEGINS = (b"<!doctype html", b"<html", b"<head", b"<body", b"<script")
 _BEGINNING = 1024
 
 
-def fetch_rows(network: NetworkConfig, opt_out: OptOut, rows: pa.Table) -> Reading:
-    """Bytes of each listed address, or why there are none; every one has a row of `schema.FETCHES`."""
-    downloads = download_all(network, rows["url"].to_pylist(), opt_out)
-    digests = [sha256(each.data).hexdigest() if each.data is not None else None for each in downloads]
-    wanted = rows["sha256"].to_pylist()
-    look = _Look(network, opt_out)
-    lost = [
-        _lost(each) or look(each.data or b"", digest or "", wish)
-        for each, digest, wish in zip(downloads, digests, wanted, strict=True)
+def fetch_rows(network: NetworkConfig, opt_out: OptOut, rows: pa.Table, at_a_time: int) -> Iterator[Reading]:
+    """Bytes of each listed address, or why there are none; every one has a row of `schema.FETCHES`.
+
+    All are asked for at once; what has come is then handed on, `at_a_time` in one reading.
+
+    Raises:
+        StoreError: the disk is full.
+    """
+    look, wanted = _Look(network, opt_out), rows["sha256"].to_pylist()
+    with spill() as bodies:
+        downloads = download_all(network, rows["url"].to_pylist(), opt_out, bodies)
+        for start in range(0, len(downloads), at_a_time):
+            some = slice(start, start + at_a_time)
+            yield _reading(downloads[some], wanted[some], bodies, look)
+
+
+def _reading(downloads: Sequence[Download], wanted: Sequence[str | None], spilled: Spill, look: _Look) -> Reading:
+    bodies = [b"" if each.body is None else spilled.read(each.body) for each in downloads]
+    digests = [
+        None if each.body is None else sha256(body).hexdigest() for each, body in zip(downloads, bodies, strict=True)
     ]
-    pictures = [why or each.data or b"" for each, why in zip(downloads, lost, strict=True)]
+    lost = [
+        _lost(each) or look(body, digest or "", wish)
+        for each, body, digest, wish in zip(downloads, bodies, digests, wanted, strict=True)
+    ]
+    pictures = [why or body for body, why in zip(bodies, lost, strict=True)]
     return Reading(pictures, digests, _account(downloads, digests, lost))
 
 
@@ -86,7 +102,7 @@ def _row(download: Download, digest: str | None, lost: Lost | None) -> dict[str,
         "etag": _text(headers.get("ETag")),
         "last_modified": _text(headers.get("Last-Modified")),
         "content_type": _text(headers.get("Content-Type")),
-        "bytes": None if download.data is None else len(download.data),
+        "bytes": download.body and download.body.size,
         "sha256": digest,
         "seconds": download.seconds,
         "time": download.time,
