@@ -10,7 +10,6 @@ just those.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections import Counter
@@ -21,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from hashlib import sha256
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -287,18 +286,19 @@ def put_table(dataset: Dataset, step: Step, table: pa.Table) -> TableRef:
 class TableWriter:
     """A table of pictures that is written while it is made: it never is in memory as a whole.
 
-    Each `write` is a row group, so that the bytes follow from how the rows were handed over.
+    Each `write` is a row group. Its name follows from the other columns and the
+    pictures' own digests, so that no picture is hashed twice.
     """
 
     def __init__(self, dataset: Dataset, step: Step, schema: pa.Schema) -> None:
         self._dataset, self._step, self._schema = dataset, step, schema
+        self._pictures = sha256()
         self._hashed: list[pa.Table] = []
 
     def __enter__(self) -> TableWriter:
         self._stack = ExitStack()
         self._part = self._stack.enter_context(self._dataset.store.writing())
-        self._sink = _HashedFile(self._part.file)
-        self._parquet = pq.ParquetWriter(pa.PythonFile(self._sink, "w"), self._schema, **_encoding(self._schema))
+        self._parquet = pq.ParquetWriter(self._part.file, self._schema, **_encoding(self._schema))
         return self
 
     def __exit__(
@@ -306,37 +306,22 @@ class TableWriter:
     ) -> None:
         self._stack.__exit__(kind, error, trace)
 
-    def write(self, rows: pa.Table) -> None:
-        """The next rows."""
+    def write(self, rows: pa.Table, digests: Sequence[str]) -> None:
+        """The next rows, and the sha256 of each one's picture."""
         if rows.num_rows:
             self._parquet.write_table(rows)
+            self._pictures.update("".join(digests).encode())
             self._hashed.append(rows.drop_columns([name for name in rows.column_names if name in _UNHASHED]))
 
     def finish(self) -> TableRef:
-        """Give it its name, which follows from its bytes."""
+        """Give it its name."""
         self._parquet.close()
-        path = layout.data_path(self._dataset.name, self._step, self._sink.sha256.hexdigest()[:32])
-        self._part.put(path)
         rows = pa.concat_tables(self._hashed) if self._hashed else self._schema.empty_table()
         columns = {name: _column_digest(rows, name) for name in self._schema.names if name not in _UNHASHED}
-        return TableRef(path=path, rows=rows.num_rows, bytes=self._sink.size, columns=columns)
-
-
-class _HashedFile(io.RawIOBase):
-    """What is written goes on to a file, and into a digest."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        super().__init__()
-        self._file = file
-        self.sha256, self.size = sha256(), 0
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self.sha256.update(data)
-        self.size += len(data)
-        return self._file.write(data)
+        name = _hash(json.dumps([columns, self._pictures.hexdigest()]).encode())
+        path = layout.data_path(self._dataset.name, self._step, name)
+        size = self._part.put(path)
+        return TableRef(path=path, rows=rows.num_rows, bytes=size, columns=columns)
 
 
 def encode_parquet(table: pa.Table) -> pa.Buffer:

@@ -60,8 +60,8 @@ class Unnamed(Protocol):
 
     file: IO[bytes]
 
-    def put(self, path: str) -> None:
-        """Make it an object of this name; harmless if it is there."""
+    def put(self, path: str) -> int:
+        """Make it an object of this name, harmless if it is there; its size in bytes."""
 
 
 class Store:
@@ -281,11 +281,12 @@ class _LocalPart:
     def __init__(self, store: LocalStore, file: IO[bytes], temporary: str) -> None:
         self.file, self._store, self._temporary = file, store, temporary
 
-    def put(self, path: str) -> None:
+    def put(self, path: str) -> int:
         target = self._store.root / path
         _sync(self.file)
         target.parent.mkdir(parents=True, exist_ok=True)
         self._store._link(self._temporary, target)
+        return os.fstat(self.file.fileno()).st_size
 
 
 class S3Store(Store):
@@ -416,10 +417,11 @@ class _S3Part:
     def __init__(self, store: S3Store, file: IO[bytes]) -> None:
         self.file, self._store = file, store
 
-    def put(self, path: str) -> None:
+    def put(self, path: str) -> int:
         self.file.flush()
         with self._store._errors(), self._store._bucket():
             self._store.fs.put_file(self.file.name, f"{self._store.root}/{path}")
+        return os.fstat(self.file.fileno()).st_size
 
 
 @lru_cache(maxsize=1)

@@ -85,7 +85,7 @@ def _rows(config: BuildConfig, listing: pa.Table, images: TableWriter, readings:
         pictures = [each for each in reading.pictures if not isinstance(each, Lost)]
         digests = _digests(reading, got, pictures)
         samples = _samples(config.source, listing.take(positions[got]), pictures, digests)
-        images.write(pa.table([samples["id"], _binary(pictures)], schema=IMAGES))
+        images.write(pa.table([samples["id"], _binary(pictures)], schema=IMAGES), digests)
         done.samples.append(samples)
         done.positions += positions[got].tolist()
         if reading.fetches is not None:

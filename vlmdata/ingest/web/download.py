@@ -26,6 +26,8 @@ from vlmdata.opt_out import OptOut
 
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
+_AHEAD = 4
+"""Addresses that wait for their turn, for each request under way: while one host is slow, others have theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +52,22 @@ def download_all(config: NetworkConfig, urls: Sequence[str], opt_out: OptOut, sp
         StoreError: the disk is full.
     """
 
-    async def all_of_them() -> list[Download]:
-        downloader = _downloader(config)
-        async with together() as group:
-            tasks = [group.create_task(downloader.download(url, opt_out, spill)) for url in urls]
-        return [task.result() for task in tasks]
+    ends: dict[int, Download] = {}
 
-    return run(all_of_them())
+    async def all_of_them() -> None:
+        downloader, waiting = _downloader(config), iter(enumerate(urls))
+
+        async def take_turns() -> None:
+            for place, url in waiting:
+                ends[place] = await downloader.download(url, opt_out, spill)
+
+        # A task for each address would cost the garbage collector more than the downloads take.
+        async with together() as group:
+            for _ in range(min(len(urls), _AHEAD * config.concurrency)):
+                group.create_task(take_turns())
+
+    run(all_of_them())
+    return [ends[place] for place in range(len(urls))]
 
 
 class Downloader:

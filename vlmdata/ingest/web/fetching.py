@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from typing import Any
@@ -19,6 +21,9 @@ from vlmdata.schema import FETCHES
 _PAGE_BEGINS = (b"<!doctype html", b"<html", b"<head", b"<body", b"<script")
 _BEGINNING = 1024
 
+_working = threading.BoundedSemaphore(os.cpu_count() or 1)
+"""Many shards wait for the web at once; of those that have waited, no more are read than there are processors."""
+
 
 def fetch_rows(network: NetworkConfig, opt_out: OptOut, rows: pa.Table, at_a_time: int) -> Iterator[Reading]:
     """Bytes of each listed address, or why there are none; every one has a row of `schema.FETCHES`.
@@ -31,9 +36,10 @@ def fetch_rows(network: NetworkConfig, opt_out: OptOut, rows: pa.Table, at_a_tim
     look, wanted = _Look(network, opt_out), rows["sha256"].to_pylist()
     with spill() as bodies:
         downloads = download_all(network, rows["url"].to_pylist(), opt_out, bodies)
-        for start in range(0, len(downloads), at_a_time):
-            some = slice(start, start + at_a_time)
-            yield _reading(downloads[some], wanted[some], bodies, look)
+        with _working:
+            for start in range(0, len(downloads), at_a_time):
+                some = slice(start, start + at_a_time)
+                yield _reading(downloads[some], wanted[some], bodies, look)
 
 
 def _reading(downloads: Sequence[Download], wanted: Sequence[str | None], spilled: Spill, look: _Look) -> Reading:
