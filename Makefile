@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 LITELLM_READY := .venv-litellm/.ready
+PEER_READY := .venv-img2dataset/.ready
 UV := $(BIN)/python -m uv
 
 .PHONY: demo test bench check lock clean
@@ -22,7 +23,7 @@ test: $(DEV_READY) $(LITELLM_READY)
 	@$(BIN)/mypy
 	@$(BIN)/pytest tests --numprocesses auto --maxprocesses 4 --dist loadfile
 
-bench: $(DEV_READY)
+bench: $(DEV_READY) $(PEER_READY)
 	@$(BIN)/python -m benchmarks
 
 $(BIN)/python:
@@ -48,6 +49,12 @@ $(LITELLM_READY): $(BIN)/python tests/integration/litellm.lock
 	@$(UV) pip install --quiet --compile-bytecode --python .venv-litellm/bin/python --require-hashes -r tests/integration/litellm.lock
 	@touch $@
 
+# What downloads are measured against; it has pins of its own, too.
+$(PEER_READY): $(BIN)/python benchmarks/img2dataset.lock
+	@$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv-img2dataset
+	@$(UV) pip install --quiet --compile-bytecode --python .venv-img2dataset/bin/python --require-hashes -r benchmarks/img2dataset.lock
+	@touch $@
+
 check: $(DEV_READY)
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
@@ -60,4 +67,4 @@ lock: $(BIN)/python
 	  --no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet --output-file requirements.lock
 
 clean:
-	rm -rf $(VENV) .venv-litellm demo build
+	rm -rf $(VENV) .venv-litellm .venv-img2dataset demo build

@@ -13,7 +13,7 @@ from tasks.captioning import caption_held, caption_shard, recount_captions
 from tasks.export import export_shard, plan_export
 from tasks.filtering import filter_shard, find_duplicates, measure_shard
 from tasks.health import report_health
-from tasks.ingest import ingest_shard, list_source
+from tasks.ingest import find_ingested, ingest_shard, list_source
 from tasks.job import Job
 from tasks.quality import judge_shard, report_languages, score_shard
 from tasks.stages import check, check_figures, check_retrieval, close_stage, finish_run, start_run, stop_run
@@ -85,7 +85,7 @@ def _recounted(job: Job, reports: dict[Stage, StageReport]) -> list[StageReport]
 
 def ingest(engine: Engine, listing: Sequence[Shard]) -> list[Shard]:
     """00_raw: original bytes, captions, provenance."""
-    return engine.each(ingest_shard, listing, Step.RAW)
+    return engine.each(ingest_shard, listing, Step.RAW, known=once(find_ingested, listing, engine.job))
 
 
 def filter_(engine: Engine, raw: Sequence[Shard]) -> list[Shard]:

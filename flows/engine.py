@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
@@ -14,7 +15,9 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTa
 from tasks.job import Job, raise_named
 from vlmdata import progress
 from vlmdata.checkpoint import Shard
+from vlmdata.config import BuildConfig
 from vlmdata.errors import BuildIncomplete
+from vlmdata.ingest.shards import AT_ONCE
 from vlmdata.layout import Step
 
 
@@ -24,39 +27,49 @@ class Engine:
     def __init__(self, job: Job) -> None:
         self.job = job
         self._runner = _task_runner(job.config.engine)
+        self._reader = _reader(job.config) or self._runner
+        self._open = ExitStack()
         self._lost: dict[str, str] = {}
 
     def __enter__(self) -> Engine:
-        self._runner.__enter__()
+        for runner in {id(each): each for each in (self._runner, self._reader)}.values():
+            self._open.enter_context(runner)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._runner.__exit__(kind, error, trace)
+        self._open.__exit__(kind, error, trace)
 
-    def each(self, task: Task[..., Shard], shards: Sequence[Shard], step: Step, **more: Any) -> list[Shard]:
+    def each(
+        self, task: Task[..., Shard], shards: Sequence[Shard], step: Step, known: Sequence[Shard] = (), **more: Any
+    ) -> list[Shard]:
         """The task done for every shard, in order, less those that were lost; `more` is handed to each.
+
+        Of the shards in `known` it is done already.
 
         Raises:
             VlmdataError: a shard's task said that going on makes no sense (a user's mistake, a gate).
         """
         progress.begin(step, sum(shard.rows for shard in shards))
-        futures = [self._runner.submit(task, {"shard": shard, "job": self.job, **more}) for shard in shards]
-        finished = []
-        for shard, future in zip(shards, futures, strict=True):
+        runner = self._reader if step is Step.RAW else self._runner
+        finished = {shard.name: shard for shard in known}
+        progress.done(step, sum(shard.rows for shard in known))
+        waiting = [shard for shard in shards if shard.name not in finished]
+        futures = [runner.submit(task, {"shard": shard, "job": self.job, **more}) for shard in waiting]
+        for shard, future in zip(waiting, futures, strict=True):
             future.wait()
             state = future.state
             raise_named(state)
             if state.is_completed():
-                finished.append(state.result())
+                finished[shard.name] = state.result()
                 progress.done(step, shard.rows)
             else:
                 self._lost[shard.name] = f"{step}: {state.message}"
         progress.end(step)
         if not finished:
             self.require_all(f"{step} is closed")
-        return finished
+        return [finished[shard.name] for shard in shards if shard.name in finished]
 
     def require_all(self, before: str) -> None:
         """A decision over all shards waits for all of them.
@@ -81,6 +94,13 @@ def once(task: Task[..., Any], *args: Any) -> Any:
     state: State[Any] = task(*args, return_state=True)  # type: ignore[assignment]  # none of ours is a coroutine
     raise_named(state)
     return state.result()
+
+
+def _reader(config: BuildConfig) -> TaskRunner[Any] | None:
+    """What reads shards that wait for the web, which takes no processor; None: what does all else."""
+    if config.source.kind == "urls" and config.engine == "threads":
+        return ThreadPoolTaskRunner(max_workers=AT_ONCE)
+    return None
 
 
 def _task_runner(engine: str) -> TaskRunner[Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prefect import task
 
 from tasks.job import ONCE, SHARD, Job, dataset_of, named_failures
@@ -15,6 +17,13 @@ from vlmdata.ingest import listing, shards
 def list_source(config: BuildConfig) -> list[Shard]:
     """Find out what the source holds, and cut it into shards; refuses a bad source before anything is written."""
     return listing.list_source(dataset_of(config), config)
+
+
+@task(**ONCE, name="find-ingested")
+@named_failures
+def find_ingested(listing: Sequence[Shard], job: Job) -> list[Shard]:
+    """The shards that were read before: of a long list most, on most days."""
+    return shards.find_ingested(job.dataset, listing, job.config)
 
 
 @task(**SHARD, name="ingest-shard", task_run_name="ingest-{shard.name}")

@@ -225,6 +225,12 @@ def run_once(dataset: Dataset, shard: Shard, step: Step, reads: Sequence[str], s
     return shard.at(step, publish(dataset, shard.name, step, key, work(before), before))
 
 
+def find_done(dataset: Dataset, shard: Shard, step: Step, reads: Sequence[str], settings: Any) -> Shard | None:
+    """What `run_once` would return without work; None: there is work to do."""
+    done = dataset.latest(step, step_key(step, reads, settings))
+    return shard.at(step, done) if done and not dataset.manifest_at(done).open else None
+
+
 def publish(dataset: Dataset, shard: str, step: Step, key: str, result: Result, before: Manifest | None = None) -> str:
     """Write the tables, then the manifest that makes them count; returns its path.
 

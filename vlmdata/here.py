@@ -26,10 +26,11 @@ def filter_here(dataset: Dataset, config: BuildConfig) -> list[Shard]:
     from vlmdata.filtering.duplicates import find_duplicates
     from vlmdata.filtering.shards import filter_shard
     from vlmdata.ingest.listing import list_source
-    from vlmdata.ingest.shards import ingest_shard
+    from vlmdata.ingest.shards import AT_ONCE, ingest_shard
     from vlmdata.measure.facts import measure_shard
 
-    raw = _each(Step.RAW, list_source(dataset, config), lambda shard: ingest_shard(dataset, shard, config))
+    at_once = AT_ONCE if config.source.kind == "urls" else None
+    raw = _each(Step.RAW, list_source(dataset, config), lambda shard: ingest_shard(dataset, shard, config), at_once)
     measured = _each(Step.FACTS, raw, lambda shard: measure_shard(dataset, shard, config.filter))
     how = config.filter, config.dedup, OptOut.read(config.opt_out)
     decided = find_duplicates(dataset, measured, *how)
@@ -50,14 +51,16 @@ def with_own_captions_here(dataset: Dataset, config: BuildConfig) -> list[Shard]
     return _each(Step.CAPTIONED, filtered, lambda shard: caption_shard(dataset, shard, nobody))
 
 
-def _each(step: Step, shards: Sequence[Shard], make: Callable[[Shard], Shard]) -> list[Shard]:
+def _each(
+    step: Step, shards: Sequence[Shard], make: Callable[[Shard], Shard], at_once: int | None = None
+) -> list[Shard]:
     def one(shard: Shard) -> Shard:
         made = make(shard)
         done(step, shard.rows)
         return made
 
     begin(step, sum(shard.rows for shard in shards))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(at_once or os.cpu_count()) as pool:
         made = list(pool.map(one, shards))
     end(step)
     return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vlmdata.checkpoint import Counts, Dataset, Manifest, Result, Shard, TableRef, TableWriter, run_once
+from vlmdata.checkpoint import Counts, Dataset, Manifest, Result, Shard, TableRef, TableWriter, find_done, run_once
 from vlmdata.config import BuildConfig, Source
 from vlmdata.ingest.kinds import KINDS
 from vlmdata.ingest.reading import Lost, Reading
@@ -30,7 +31,6 @@ def ingest_shard(dataset: Dataset, shard: Shard, config: BuildConfig) -> Shard:
     run reads just those again that time may mend. Of addresses, table `fetches`
     (`schema.FETCHES`) tells how each was fetched.
     """
-    reads = [dataset.digest(shard, Step.LISTING, "listing", LISTING.names)]
 
     def work(before: Manifest | None) -> Result:
         listing = dataset.read(shard, Step.LISTING, "listing")
@@ -40,9 +40,24 @@ def ingest_shard(dataset: Dataset, shard: Shard, config: BuildConfig) -> Shard:
             rows = _rows(config, listing, images, readings)
             return _account(config.source, listing, rows, images.finish())
 
-    done = run_once(dataset, shard, Step.RAW, reads, _settings(config), work)
+    done = run_once(dataset, shard, Step.RAW, _reads(dataset, shard), _settings(config), work)
     advance(Step.RAW, shard.rows)
     return done
+
+
+def find_ingested(dataset: Dataset, shards: Sequence[Shard], config: BuildConfig) -> list[Shard]:
+    """Those that `ingest_shard` has nothing to do for, as it would return them."""
+    settings = _settings(config)
+
+    def find(shard: Shard) -> Shard | None:
+        return find_done(dataset, shard, Step.RAW, _reads(dataset, shard), settings)
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return [shard for shard in pool.map(find, shards) if shard]
+
+
+def _reads(dataset: Dataset, shard: Shard) -> list[str]:
+    return [dataset.digest(shard, Step.LISTING, "listing", LISTING.names)]
 
 
 def _settings(config: BuildConfig) -> dict[str, Any]:
