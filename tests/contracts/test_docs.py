@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from vlmdata.captioning.plan import CaptionPlan
 from vlmdata.captioning.prompts import load_prompt, shipped_prompts
 from vlmdata.captioning.questions import Asker
 from vlmdata.cli import app
-from vlmdata.config import BuildConfig
+from vlmdata.config import BuildConfig, NetworkConfig
 from vlmdata.config_reading import load_config, parse_config
 from vlmdata.console import print_plan
 from vlmdata.failures import CLASSES
+from vlmdata.ingest import shards
+from vlmdata.ingest.web import trouble
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [
@@ -164,3 +167,44 @@ def test_every_reason_code_in_the_readme_is_in_the_code() -> None:
     # A caption's failure is named by its class.
     words = {code.removeprefix("caption_") if code.startswith("caption_") else code for code in codes}
     assert not [word for word in words if f'"{word}"' not in source]
+
+
+def reasons_in(tree: ast.AST) -> set[str]:
+    """Reason codes that are handed to `Trouble` or `Lost` as they stand."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"Trouble", "Lost"}:
+            place = 1 if node.func.id == "Trouble" else 0
+            code = node.args[place] if len(node.args) > place else None
+            found |= {code.value} if isinstance(code, ast.Constant) else set()
+    return {str(code) for code in found}
+
+
+def test_every_reason_of_a_download_is_told_of() -> None:
+    table = text("docs/urls.md").partition("| reason |")[2].partition("```")[0]
+    reasons = [row.split("|")[1] for row in table.splitlines() if "|" in row]
+    told = {code for cell in reasons for code in re.findall(r"`([a-z_<>]+)`", cell)}
+    files = (ROOT / "vlmdata" / "ingest" / "web").glob("*.py")
+    given = set().union(*(reasons_in(ast.parse(file.read_text(encoding="utf-8"))) for file in files))
+    given |= {code for _, _, code, _ in trouble._ERRORS} | set(shards._REFUSED)
+    # Told by a name that is worked out.
+    worked_out = {"http_<status>", "host_down", "host_busy", "x_robots_tag"}
+    assert told - worked_out == given and worked_out <= told
+
+
+def test_the_config_of_a_list_is_valid() -> None:
+    [shown] = [yaml.safe_load(block) for block in blocks("docs/urls.md", "yaml")]
+    config = parse_config(shown)
+    assert config.source.kind == "urls"
+    whole = re.sub(r"^  # (?=[a-z_]+: )", "  ", blocks("docs/urls.md", "yaml")[0], flags=re.MULTILINE)
+    assert set(yaml.safe_load(whole)["source"]) == set(type(config.source).model_fields)
+
+
+def test_the_limits_of_downloads_are_told_with_their_defaults() -> None:
+    rows = re.findall(r"^\| (`[a-z_`, ]+`) \| ([\d., MB]+) \|", text("docs/urls.md"), re.MULTILINE)
+    told = {
+        name: float(value.removesuffix(" MB")) * (1e6 if "MB" in value else 1)
+        for names, values in rows
+        for name, value in zip(re.findall(r"[a-z_]+", names), values.split(", "), strict=True)
+    }
+    assert told == {name: getattr(NetworkConfig(), name) for name in told} and len(told) == 9

@@ -1,0 +1,209 @@
+"""A list of addresses becomes 00_raw: every row is accounted for, and nothing is asked for twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from tests.servers.hostile_web import HostileWeb, hostile_web, picture
+from vlmdata.checkpoint import Dataset, Shard
+from vlmdata.config import BuildConfig
+from vlmdata.config_reading import load_config, parse_config
+from vlmdata.errors import SourceError
+from vlmdata.ingest.listing import list_source
+from vlmdata.ingest.shards import find_ingested, ingest_shard
+from vlmdata.layout import Step
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def web() -> Iterator[HostileWeb]:
+    with hostile_web() as server:
+        yield server
+
+
+def written(folder: Path, web: HostileWeb, paths: list[str], **changes: Any) -> Path:
+    """A list of these paths, and a config for it."""
+    rows = [{"url": web.url(path), "caption": [f"a {n}", f"b {n}"], "n": n} for n, path in enumerate(paths)]
+    (folder / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    network = {"allow_networks": [f"{web.host}/32"], "retries": 0, "first_byte_timeout_s": 1, "timeout_s": 2}
+    config = {
+        "dataset": "web",
+        "source": {"kind": "urls", "path": "list.jsonl"},
+        "shard_size": 10,
+        "network": network | changes.pop("network", {}),
+        "caption": {"policy": "none"},
+        "quality": {"model": "starter", "pretrained": None, "accept_above": -1, "reject_below": -1},
+        **changes,
+    }
+    (folder / "config.yaml").write_text(json.dumps(config))
+    return folder / "config.yaml"
+
+
+def ingested(path: Path) -> tuple[Dataset, BuildConfig, list[Shard]]:
+    config = load_config(path)
+    dataset = Dataset(config.store, config.dataset)
+    return dataset, config, [ingest_shard(dataset, shard, config) for shard in list_source(dataset, config)]
+
+
+def rows(dataset: Dataset, shards: list[Shard], table: str) -> list[dict[str, Any]]:
+    manifests = [dataset.manifest(shard, Step.RAW) for shard in shards]
+    return [row for each in manifests if table in each.tables for row in dataset.table(each.tables[table]).to_pylist()]
+
+
+GOOD = [f"/picture/{number}.jpg" for number in range(23)]
+BAD = ["/status/404", "/status/503", "/page.jpg", "/noai.jpg", "/short"]
+
+
+def test_every_row_is_accounted_for(tmp_path: Path, web: HostileWeb) -> None:
+    path = written(tmp_path, web, [*GOOD, *BAD, "/picture/1.jpg"])
+    with (tmp_path / "list.jsonl").open("a") as file:
+        file.write('\n{"url": "nonsense", "caption": "x"}')
+    dataset, _, shards = ingested(path)
+    samples, rejects, fetches = (rows(dataset, shards, name) for name in ("samples", "rejects", "fetches"))
+    assert [sample["url"] for sample in samples] == [web.url(path) for path in GOOD]
+    assert [sample["sha256"] for sample in samples] == [sha256(picture(n)).hexdigest() for n in range(23)]
+    assert json.loads(samples[3]["extra"]) == {"n": 3}
+    images = {row["id"]: row["image"] for row in rows(dataset, shards, "images")}
+    assert [images[sample["id"]] for sample in samples] == [picture(n) for n in range(23)]
+    assert {row["code"] for row in rejects} == {
+        *("http_404", "http_503", "web_page", "x_robots_tag", "connection_lost", "malformed_url")
+    }
+    assert [row["url"] for row in fetches] == [web.url(path) for path in [*GOOD, *BAD]]
+    assert {row["id"] for row in fetches} <= {row["id"] for row in [*samples, *rejects]}
+    captions = rows(dataset, shards, "captions")
+    assert len([each for each in captions if each["id"] == samples[1]["id"]]) == 4
+    for shard in shards:
+        dataset.manifest(shard, Step.RAW).samples.check("samples")
+
+
+def test_the_query_of_the_page_says_how_hosts_did(tmp_path: Path, web: HostileWeb, monkeypatch: Any) -> None:
+    ingested(written(tmp_path, web, [*GOOD[:3], *BAD[:2]]))
+    [query] = re.findall(r"```sql\n(.*?)```", (ROOT / "docs/urls.md").read_text(encoding="utf-8"), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    told = {code: count for _, code, count, _ in duckdb.sql(query).fetchall()}
+    assert told == {None: 3, "http_404": 1, "http_503": 1}
+
+
+def test_a_rerun_asks_for_what_may_pass_and_ends_as_if_nothing_had_failed(tmp_path: Path, web: HostileWeb) -> None:
+    flaky = [*GOOD[:4], "/flaky/1/4.jpg", *GOOD[5:9], "/flaky/2/9.jpg", "/status/404", "/flaky/1/11.jpg"]
+    path = written(tmp_path, web, flaky)
+    dataset, config, first = ingested(path)
+    assert [dataset.manifest(shard, Step.RAW).open for shard in first] == [2, 1]
+    assert find_ingested(dataset, list_source(dataset, config), config) == []
+    web.requests.clear()
+    _, _, second = ingested(path)
+    asked = Counter(seen.path for seen in web.requests if seen.path.startswith(("/picture", "/flaky", "/status")))
+    assert asked == {"/flaky/1/4.jpg": 1, "/flaky/2/9.jpg": 1, "/flaky/1/11.jpg": 1}
+    assert [dataset.manifest(shard, Step.RAW).open for shard in second] == [1, 0]
+    _, _, third = ingested(path)
+    assert find_ingested(dataset, list_source(dataset, config), config) == third
+
+    # The same list from a server that never failed.
+    unbroken, _, shards = ingested(written(tmp_path, web, flaky, store=str(tmp_path / "other")))
+    for mine, theirs in zip(third, shards, strict=True):
+        for table in ("samples", "images", "captions", "rejects"):
+            kept = dataset.manifest(mine, Step.RAW).tables[table]
+            assert kept == unbroken.manifest(theirs, Step.RAW).tables[table], table
+    assert [row["outcome"] for row in rows(dataset, third, "fetches")].count("kept") == 11
+
+
+def test_a_changed_list_keeps_what_was_downloaded(tmp_path: Path, web: HostileWeb) -> None:
+    path = written(tmp_path, web, GOOD[:20])
+    ingested(path)
+    web.requests.clear()
+    with (tmp_path / "list.jsonl").open("a") as file:
+        file.write("\n" + json.dumps({"url": web.url(GOOD[20])}))
+    _, _, shards = ingested(path)
+    assert [shard.rows for shard in shards] == [10, 10, 1]
+    assert {seen.path for seen in web.requests if "picture" in seen.path} == {GOOD[20]}
+
+
+def test_what_a_kill_leaves_is_gone_on_with(tmp_path: Path, web: HostileWeb) -> None:
+    paths = [*GOOD[:10], *[f"/slow/100/{number}.jpg" for number in range(10, 20)], "/silent"]
+    path = written(tmp_path, web, paths, network={"timeout_s": 60, "first_byte_timeout_s": 60})
+    script = "import sys; from tests.integration.test_url_source import ingested, Path; ingested(Path(sys.argv[1]))"
+    killed = subprocess.Popen([sys.executable, "-c", script, str(path)], cwd=ROOT)
+    while not any(seen.path == "/silent" for seen in web.requests):
+        assert killed.poll() is None
+        time.sleep(0.02)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    web.requests.clear()
+    web.pictures["/silent"] = picture(99)
+    dataset, _, shards = ingested(path)
+    assert len(rows(dataset, shards, "samples")) == 21
+    # Two shards were whole.
+    assert {seen.path for seen in web.requests if not seen.path.endswith((".txt", ".json"))} == {"/silent"}
+    assert not list(Path(dataset.store_url).rglob(".part-*.parquet"))
+
+
+def test_a_picture_that_opted_out_later_goes_from_the_next_stage(tmp_path: Path, web: HostileWeb) -> None:
+    from vlmdata.here import filter_here
+
+    (tmp_path / "left.txt").write_text("# nobody yet\n")
+    path = written(tmp_path, web, GOOD[:5], opt_out="left.txt", filter={"min_side": 16})
+    config = load_config(path)
+    dataset = Dataset(config.store, config.dataset)
+    assert sum(dataset.manifest(shard, Step.FILTERED).samples.kept for shard in filter_here(dataset, config)) == 5
+    web.requests.clear()
+    (tmp_path / "left.txt").write_text(f"{web.url(GOOD[1])}\nsha256:{sha256(picture(3)).hexdigest()}\n")
+    shards = filter_here(dataset, config)
+    rejects = [row for shard in shards for row in dataset.read(shard, Step.FILTERED, "rejects").to_pylist()]
+    assert sorted((row["key"], row["code"]) for row in rejects) == [
+        (web.url(GOOD[1]), "opted_out"),
+        (web.url(GOOD[3]), "opted_out"),
+    ]
+    assert not web.requests
+
+
+def test_the_command_tells_and_retries(tmp_path: Path, web: HostileWeb) -> None:
+    path = written(tmp_path, web, [*GOOD[:12], "/flaky/1/50.jpg", "/status/404"], filter={"min_side": 16})
+
+    def vlmdata(*words: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "vlmdata.cli", *words]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        assert "Traceback" not in done.stdout + done.stderr
+        return done.returncode, done.stdout + done.stderr
+
+    code, told = vlmdata("build", str(path), "--to", "00_raw")
+    assert code == 4 and "http_404" in told and "http_503" in told
+    place = ["--store", str(tmp_path / "store"), "--dataset", "web"]
+    code, told = vlmdata("failures", *place, "--stage", "00_raw")
+    assert code == 0 and re.search(r"transient .* 503 ", told) and re.search(r"permanent .* 404 ", told)
+    web.requests.clear()
+    code, told = vlmdata("retry", *place, "--stage", "00_raw", "--class", "transient")
+    assert code == 0, told
+    assert {seen.path for seen in web.requests if seen.path.endswith("jpg")} == {"/flaky/1/50.jpg"}
+    code, told = vlmdata("explain", web.url("/flaky/1/50.jpg"), *place)
+    assert code == 0 and "etag" in told and "attempts 1" in told
+
+
+def test_a_list_that_cannot_be_used_is_said_before_anything_is_asked(tmp_path: Path, web: HostileWeb) -> None:
+    (tmp_path / "list.csv").write_text(f"address,caption\n{web.url('/picture/1.jpg')},x\n")
+    config = parse_config(
+        {
+            "dataset": "d",
+            "store": str(tmp_path / "store"),
+            "source": {"kind": "urls", "path": str(tmp_path / "list.csv")},
+        }
+    )
+    with pytest.raises(SourceError, match=r"source.url_column = 'url' is not one of its columns: address, caption"):
+        list_source(Dataset(config.store, "d"), config)
+    assert not web.requests
