@@ -176,6 +176,7 @@ RETRIEVAL = pa.schema(
         ID,
         _field("caption_id", pa.string(), "the caption that stood for the image", nullable=False),
         _field("text", pa.string(), "its words", nullable=False),
+        _field("source", pa.string(), "where the image comes from: a host, or a folder of the source"),
         _field("origin", pa.string(), "who wrote it"),
         _field("language", pa.string(), "the language it was scored in"),
         _field("shard", pa.string(), "where the sample is", nullable=False),

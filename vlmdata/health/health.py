@@ -17,7 +17,7 @@ DISTRIBUTIONS = pa.schema(
             "what",
             pa.string(),
             nullable=False,
-            metadata={"note": "size | aspect_ratio | license of images; language | origin | lengths of captions"},
+            metadata={"note": "of images: size, aspect_ratio, license, source; of captions: language, origin, lengths"},
         ),
         pa.field("value", pa.string(), metadata={"note": "null: not stated"}),
         pa.field("count", pa.int64(), nullable=False, metadata={"note": "images or captions"}),

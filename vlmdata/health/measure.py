@@ -62,11 +62,13 @@ def _last_checkpoint(run: Run) -> tuple[Stage, Sequence[Shard]]:
 
 def _pictures(run: Run, stage: Stage, shards: Sequence[Shard]) -> list[pa.Table]:
     tables = reading.images(run.dataset, stage, shards)
-    sizes, shapes, licences = count(reading.IMAGES, tables, [("size",), ("aspect_ratio",), ("license",)])
+    groups = [("size",), ("aspect_ratio",), ("license",), ("source",)]
+    sizes, shapes, licences, sources = count(reading.IMAGES, tables, groups)
     return [
         _bucketed("size", sizes, SIDES.labels, may_be_absent=SIDES.labels[:1]),
         _bucketed("aspect_ratio", shapes, SHAPES),
         _ranked("license", licences),
+        _ranked("source", sources),
     ]
 
 

@@ -15,10 +15,13 @@ from vlmdata.export.mix import word_counts
 from vlmdata.health.buckets import SIDES, score_bin, shape
 from vlmdata.layout import Stage, Step
 from vlmdata.measure.language import UNDETERMINED
+from vlmdata.provenance import PROVENANCE, came_from
 from vlmdata.schema import MADE
 
-IMAGES = pa.schema([("size", pa.int8()), ("aspect_ratio", pa.int8()), ("license", pa.string())])
-"""Pictures: their buckets, null before they are measured, and their licence as the source states it."""
+IMAGES = pa.schema(
+    [("size", pa.int8()), ("aspect_ratio", pa.int8()), ("license", pa.string()), ("source", pa.string())]
+)
+"""Pictures: their buckets, null before they are measured, their licence as the source states it, and the source."""
 
 LENGTH_UNITS = ("words", "characters", "tokens")
 
@@ -72,13 +75,13 @@ def _ahead(read: Callable[[Shard], pa.Table], shards: Iterable[Shard]) -> Iterat
 
 def _images(dataset: Dataset, stage: Stage, shard: Shard) -> pa.Table:
     measured = stage is not Stage.RAW
-    wanted = ["width", "height", "license"] if measured else ["license"]
-    rows = dataset.read(shard, Step(stage.value), "samples", wanted)
+    wanted = ["width", "height"] if measured else []
+    rows = dataset.read(shard, Step(stage.value), "samples", [*wanted, "license", *PROVENANCE])
     size = aspect = pa.nulls(rows.num_rows, pa.int8())
     if measured:
         width, height = rows["width"].to_numpy(), rows["height"].to_numpy()
         size, aspect = pa.array(SIDES.of(np.minimum(width, height))), pa.array(shape(width, height))
-    return pa.table([size, aspect, _short(rows["license"])], schema=IMAGES)
+    return pa.table([size, aspect, _short(rows["license"]), _short(came_from(rows))], schema=IMAGES)
 
 
 def _captions(dataset: Dataset, stage: Stage, shard: Shard) -> pa.Table:

@@ -21,6 +21,7 @@ _TITLES = {
     "size": ("Shorter side", "px", "images"),
     "aspect_ratio": ("Aspect ratio", "shape", "images"),
     "license": ("Licences", "licence", "images"),
+    "source": ("Where images come from", "source", "images"),
     "language": ("Languages", "language", "captions"),
     "origin": ("Where captions come from", "origin", "captions"),
 }

@@ -20,7 +20,7 @@ from vlmdata.quality.searched import searched
 TOO_FEW = 100
 """Samples below which a share says nothing."""
 WORST = 50
-_GROUPS = ("origin", "shard", "language")
+_GROUPS = ("source", "origin", "shard", "language")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Retrieval:
     `exports` and `scored` hold, for would-be exports and for all scored
     samples, "image_to_text" and "text_to_image"; `worst` rows of
     `schema.RETRIEVAL`, the worst first; `groups` the miss rate of each source,
-    shard and language, the worst first. `galleries` are the sizes that were
+    origin of captions, shard and language, the worst first. `galleries` are the sizes that were
     searched, each model's own; `max_miss_rate` is the mean of their bounds, by
     images. `verdict` is "passed", "needs
     cleaning" or "too few to tell".

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from vlmdata.checkpoint import Dataset, Shard
 from vlmdata.config import QualityConfig
 from vlmdata.layout import Step
+from vlmdata.provenance import PROVENANCE, came_from
 from vlmdata.quality.embeddings import caption_vectors, image_vectors, text_tables
 from vlmdata.quality.judges import Judge, Judges
 from vlmdata.quality.matching import unit
@@ -78,17 +79,24 @@ def _pairs_of(dataset: Dataset, shard: Shard, step: Step) -> pa.Table:
 
 
 def _worded(dataset: Dataset, shards: Sequence[Shard], step: Step, rows: pa.Table) -> pa.Table:
-    """The drawn rows with their captions' text, origin, language and score."""
+    """The drawn rows with their images' source and their captions' text, origin, language and score."""
     parts = []
     for shard in shards:
         mine = rows.filter(pc.equal(rows["shard"], shard.name))
         if mine.num_rows:
             captions = dataset.read(shard, step, "captions", ["caption_id", "text", "origin"])
             scores = dataset.read(shard, Step.SCORES, "scores", ["caption_id", "score", "language"])
+            mine = mine.append_column(
+                "source", _source(dataset.read(shard, step, "samples", ["id", *PROVENANCE]), mine)
+            )
             parts.append(_joined(_joined(mine, captions), scores))
     found = pa.concat_tables(parts)
     found = found.set_column(found.column_names.index("origin"), "origin", _origin(found["origin"]))
     return found.take(pc.index_in(rows["id"], value_set=found["id"]))
+
+
+def _source(samples: pa.Table, rows: pa.Table) -> pa.ChunkedArray:
+    return came_from(samples.take(pc.index_in(rows["id"], value_set=samples["id"])))
 
 
 def _joined(rows: pa.Table, more: pa.Table) -> pa.Table:
