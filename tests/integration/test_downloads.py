@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+import ssl
+import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from hashlib import sha256
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from tests.servers.hostile_web import HostileWeb, hostile_web, picture
+from tests.servers.hostile_web import HostileWeb, bomb, double_bomb, hostile_web, picture
 from vlmdata.config import NetworkConfig
 from vlmdata.ingest.reading import Lost
 from vlmdata.ingest.web.fetching import fetch_rows
@@ -99,6 +104,8 @@ ENDS = {
 
 
 def test_every_misdeed_has_its_reason_and_the_rest_arrives(web: HostileWeb) -> None:
+    # Made before anybody waits for them.
+    assert len(bomb()) > len(double_bomb()) > 0
     rows = fetched(web, *ENDS, *GOOD)
     told = {path: (row["code"], row["outcome"], row["retryable"]) for path, row in zip(ENDS, rows, strict=False)}
     assert told == ENDS
@@ -290,3 +297,37 @@ def test_a_digest_that_was_asked_for_is_checked(web: HostileWeb) -> None:
 def test_connections_are_used_again(web: HostileWeb) -> None:
     rows = fetched(web, *["/picture/1.jpg"] * 100, per_host=4)
     assert {row["outcome"] for row in rows} == {"kept"} and web.connections <= 4
+
+
+@pytest.fixture
+def untrusted(tmp_path: Any) -> Iterator[str]:
+    """An https server whose certificate nobody signed."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subject = ["-subj", "/CN=127.0.0.2", "-addext", "subjectAltName=IP:127.0.0.2"]
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
+    subprocess.run([*made, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    server = ThreadingHTTPServer(("127.0.0.2", 0), SimpleHTTPRequestHandler)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"https://127.0.0.2:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate with")
+def test_a_server_that_cannot_be_trusted_is_not_asked(web: HostileWeb, untrusted: str) -> None:
+    plain = ThreadingHTTPServer(("127.0.0.2", 0), SimpleHTTPRequestHandler)
+    thread = threading.Thread(target=plain.serve_forever)
+    thread.start()
+    rows = fetched(web, f"{untrusted}/a.jpg", f"https://127.0.0.2:{plain.server_port}/a.jpg")
+    plain.shutdown()
+    thread.join()
+    plain.server_close()
+    assert [(row["code"], row["outcome"], row["retryable"]) for row in rows] == [
+        ("certificate", "failed", False),
+        ("tls", "failed", False),
+    ]
