@@ -54,7 +54,8 @@ class Engine:
         progress.begin(step, sum(shard.rows for shard in shards))
         runner = self._reader if step is Step.RAW else self._runner
         finished = {shard.name: shard for shard in known}
-        progress.done(step, sum(shard.rows for shard in known))
+        if known:
+            progress.done(step, sum(shard.rows for shard in known))
         waiting = [shard for shard in shards if shard.name not in finished]
         futures = [runner.submit(task, {"shard": shard, "job": self.job, **more}) for shard in waiting]
         for shard, future in zip(waiting, futures, strict=True):

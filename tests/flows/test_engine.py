@@ -85,6 +85,16 @@ def test_each_shard_in_order_and_progress_is_told() -> None:
     assert ear.heard == [("begin", 40), *[("done", 10)] * 4, "end"]
 
 
+def test_what_is_known_to_be_done_is_not_done_again() -> None:
+    ear = Ear()
+    known = [shard.at(Step.RAW, "done before") for shard in (SHARDS[2], SHARDS[0])]
+    with progress.listening(ear):
+        found = run(lambda engine: engine.each(mark, SHARDS, Step.RAW, known=known))
+    assert [shard.name for shard in found] == [shard.name for shard in SHARDS]
+    assert [shard.manifests[Step.RAW] for shard in found] == ["done before", "done by 1"] * 2
+    assert ear.heard == [("begin", 40), ("done", 20), ("done", 10), ("done", 10), "end"]
+
+
 def test_lost_shards_are_left_out_and_remembered() -> None:
     def body(engine: Engine) -> Any:
         found = engine.each(lose_odd, SHARDS, Step.RAW)
