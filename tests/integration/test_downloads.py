@@ -44,7 +44,7 @@ def fetched(web: HostileWeb, *paths: str, opt_out: OptOut = NOBODY, **changes: A
     """Rows of `schema.FETCHES`; a path is one of the server's, or a whole address."""
     urls = [web.url(path) if path.startswith("/") else path for path in paths]
     rows = filled(LISTING, len(urls), key=pa.array(urls), url=pa.array(urls), missing=False)
-    readings = list(fetch_rows(network(web, **changes), opt_out, rows, 7))
+    readings = list(fetch_rows(network(web, **changes), opt_out, rows))
     told = [row for reading in readings if reading.fetches for row in reading.fetches.cast(FETCHES).to_pylist()]
     for row, got in zip(told, [got for reading in readings for got in reading.pictures], strict=True):
         assert (row["outcome"] == "kept") == isinstance(got, bytes)
@@ -290,7 +290,7 @@ def test_a_digest_that_was_asked_for_is_checked(web: HostileWeb) -> None:
     urls = [web.url("/picture/1.jpg"), web.url("/picture/2.jpg")]
     wanted = [sha256(picture(1)).hexdigest()] * 2
     rows = filled(LISTING, 2, key=pa.array(urls), url=pa.array(urls), missing=False, sha256=pa.array(wanted))
-    [reading] = fetch_rows(network(web), NOBODY, rows, 7)
+    [reading] = fetch_rows(network(web), NOBODY, rows)
     assert reading.fetches is not None and reading.fetches["code"].to_pylist() == [None, "hash_mismatch"]
 
 

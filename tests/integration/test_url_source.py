@@ -23,6 +23,7 @@ from vlmdata.checkpoint import Dataset, Shard
 from vlmdata.config import BuildConfig
 from vlmdata.config_reading import load_config, parse_config
 from vlmdata.errors import SourceError
+from vlmdata.ingest import reading
 from vlmdata.ingest.listing import list_source
 from vlmdata.ingest.shards import find_ingested, ingest_shard
 from vlmdata.layout import Step
@@ -101,7 +102,11 @@ def test_the_query_of_the_page_says_how_hosts_did(tmp_path: Path, web: HostileWe
     assert told == {None: 3, "http_404": 1, "http_503": 1}
 
 
-def test_a_rerun_asks_for_what_may_pass_and_ends_as_if_nothing_had_failed(tmp_path: Path, web: HostileWeb) -> None:
+@pytest.mark.parametrize("most_bytes", [64 << 20, 6_000])
+def test_a_rerun_asks_for_what_may_pass_and_ends_as_if_nothing_had_failed(
+    tmp_path: Path, web: HostileWeb, monkeypatch: pytest.MonkeyPatch, most_bytes: int
+) -> None:
+    monkeypatch.setattr(reading, "BYTES_AT_A_TIME", most_bytes)
     flaky = [*GOOD[:4], "/flaky/1/4.jpg", *GOOD[5:9], "/flaky/2/9.jpg", "/status/404", "/flaky/1/11.jpg"]
     path = written(tmp_path, web, flaky)
     dataset, config, first = ingested(path)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
+
+from vlmdata.cuts import cuts
+
+AT_A_TIME = 32
+BYTES_AT_A_TIME = 64 << 20
+"""Pictures in one reading and in one row group, and their bytes (one larger picture is alone): what is in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +33,9 @@ class Reading:
     pictures: Sequence[bytes | Lost]
     digests: Sequence[str | None] | None = None
     fetches: pa.Table | None = None
+
+
+def slices(sizes: Sequence[int]) -> Iterator[slice]:
+    """Rows that are read together, by the bytes of each; those that take no memory of their own count as none."""
+    for start, stop in cuts(np.asarray(sizes, np.int64), AT_A_TIME, BYTES_AT_A_TIME):
+        yield slice(start, stop)

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from vlmdata.checkpoint import Counts, Dataset, Manifest, Result, Shard, TableRef, TableWriter, find_done, run_once
 from vlmdata.config import BuildConfig, Source
 from vlmdata.ingest.kinds import KINDS
-from vlmdata.ingest.reading import Lost, Reading
+from vlmdata.ingest.reading import Lost, Reading, slices
 from vlmdata.layout import Step
 from vlmdata.progress import advance
 from vlmdata.schema import CAPTION_REJECTS, FETCHES, ID, IMAGES, LISTING, REJECTS, SAMPLES, caption_table, sample_ids
@@ -69,9 +69,6 @@ def _settings(config: BuildConfig) -> dict[str, Any]:
 
 AT_ONCE = 16
 """Shards of addresses that are read at a time: they wait for the web, and keep in memory what is under way alone."""
-
-_AT_A_TIME = 32
-"""Pictures in memory, and in a row group."""
 
 
 @dataclass
@@ -156,21 +153,23 @@ def _read(config: BuildConfig, rows: pa.Table) -> Iterator[Reading]:
         from vlmdata.ingest.web.fetching import fetch_rows
         from vlmdata.opt_out import OptOut
 
-        yield from fetch_rows(config.network, OptOut.read(config.opt_out), rows, _AT_A_TIME)
+        yield from fetch_rows(config.network, OptOut.read(config.opt_out), rows)
         return
     found, reasons = KINDS[config.source.kind].read_rows(config.source, rows)
     unread = [Lost("unreadable", why or "", "failed", retryable=True) for why in reasons]
     pictures = [why if data is None else data for data, why in zip(found, unread, strict=True)]
-    for start in range(0, len(pictures), _AT_A_TIME):
-        yield Reading(pictures[start : start + _AT_A_TIME])
+    # They are in memory already.
+    for some in slices([0] * len(pictures)):
+        yield Reading(pictures[some])
 
 
 def _mended(dataset: Dataset, config: BuildConfig, listing: pa.Table, wanted: Array, before: Manifest) -> Readings:
     """All rows once more: those that time may mend are read again, the others are what they were."""
     again = np.asarray(before.facts["unread"], dtype=np.int64)
     earlier, now = _Earlier(dataset, before, wanted, again), _Now(_readings(config, listing, again))
-    for start in range(0, len(wanted), _AT_A_TIME):
-        positions = wanted[start : start + _AT_A_TIME]
+    sizes = [now.size(at) if at in now.pictures else earlier.size(at) for at in wanted.tolist()]
+    for some in slices(sizes):
+        positions = wanted[some]
         told = [now.of(at) if at in now.pictures else earlier.of(at) for at in positions.tolist()]
         pictures, digests, fetches = (list(each) for each in zip(*told, strict=True))
         table = None if fetches[0] is None else pa.Table.from_pylist(fetches, schema=FETCHES)
@@ -198,6 +197,10 @@ class _Now:
         digest = None if isinstance(picture, Lost) else sha256(picture).hexdigest()
         return picture, digest, self._fetches.get(at)
 
+    def size(self, at: int) -> int:
+        """Bytes that came."""
+        return _size(self._fetches.get(at))
+
 
 class _Earlier:
     """Rows as an earlier generation has them."""
@@ -219,6 +222,15 @@ class _Earlier:
             return self._lost[at], None, self._fetches.get(at)
         row = self._row[at]
         return self._images[row].as_py(), self._digests[row], self._fetches.get(at)
+
+    def size(self, at: int) -> int:
+        """Bytes that had come."""
+        return _size(self._fetches.get(at))
+
+
+def _size(fetched: dict[str, Any] | None) -> int:
+    """As the first reading of an address counts it; files are cut by their number alone."""
+    return (fetched or {}).get("bytes") or 0
 
 
 def _as_lost(row: dict[str, Any]) -> Lost:

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from vlmdata.config import NetworkConfig
-from vlmdata.ingest.reading import Lost, Reading
+from vlmdata.ingest.reading import Lost, Reading, slices
 from vlmdata.ingest.web.download import Download, download_all
 from vlmdata.ingest.web.reserved import reserved_by_metadata, reserved_by_page
 from vlmdata.ingest.web.spill import Spill, spill
@@ -25,10 +25,10 @@ _working = threading.BoundedSemaphore(os.cpu_count() or 1)
 """Many shards wait for the web at once; of those that have waited, no more are read than there are processors."""
 
 
-def fetch_rows(network: NetworkConfig, opt_out: OptOut, rows: pa.Table, at_a_time: int) -> Iterator[Reading]:
+def fetch_rows(network: NetworkConfig, opt_out: OptOut, rows: pa.Table) -> Iterator[Reading]:
     """Bytes of each listed address, or why there are none; every one has a row of `schema.FETCHES`.
 
-    All are asked for at once; what has come is then handed on, `at_a_time` in one reading.
+    All are asked for at once; what has come is then handed on, a few in one reading.
 
     Raises:
         StoreError: the disk is full.
@@ -37,8 +37,7 @@ def fetch_rows(network: NetworkConfig, opt_out: OptOut, rows: pa.Table, at_a_tim
     with spill() as bodies:
         downloads = download_all(network, rows["url"].to_pylist(), opt_out, bodies)
         with _working:
-            for start in range(0, len(downloads), at_a_time):
-                some = slice(start, start + at_a_time)
+            for some in slices([each.body.size if each.body else 0 for each in downloads]):
                 yield _reading(downloads[some], wanted[some], bodies, look)
 
 
