@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 from rich.cells import cell_len
@@ -16,6 +17,8 @@ _NONE = "–"
 _NOT_STATED = "not stated"
 _LONGEST_LIST = 15
 _LONGEST_TEXT = 60
+_BARS = 32
+_HEIGHTS = "·▁▂▃▄▅▆▇█"
 
 _TITLES = {
     "size": ("Shorter side", "px", "images"),
@@ -63,7 +66,8 @@ def _title(health: Health) -> str:
 
 def _sections(health: Health, moved: Sequence[Moved]) -> list[_Section]:
     distributions = [_distribution(health, what) for what in _TITLES]
-    every = [_moves(moved), _figures(health), *distributions, _lengths(health), _judged(health)]
+    counted = [_lengths(health), _judged(health), _histogram(health)]
+    every = [_moves(moved), _stages(health), _figures(health), *distributions, *counted]
     return [section for section in every if section.rows]
 
 
@@ -80,6 +84,20 @@ def _moves(moved: Sequence[Moved]) -> _Section:
     ]
     head = ["what", "moved most", "before", "now", "psi", ""]
     return _Section("Since the run before", head, rows, frozenset({0, 1}))
+
+
+def _stages(health: Health) -> _Section:
+    counts = ("in", "kept", "rejected", "held", "failed")
+    rows = [
+        [
+            row["stage"],
+            *(f"{row[name]:,}" for name in counts),
+            _share(row["rejection_rate"]),
+            _number(row["mean_score"]),
+        ]
+        for row in health.stages.to_pylist()
+    ]
+    return _Section("Stages", ["stage", *counts, "rate", "mean score"], rows)
 
 
 def _figures(health: Health) -> _Section:
@@ -125,6 +143,26 @@ def _judged(health: Health) -> _Section:
     ]
     head = ["language", "judged by", "captions", "scored", "mean score"]
     return _Section("Scores", head, _shortened(rows), frozenset({0, 1}))
+
+
+def _histogram(health: Health) -> _Section:
+    """A line of bars for each language and its judge, all over one axis; the highest bar of each line is its own."""
+    bins = health.scores.to_pylist()
+    if not bins:
+        return _Section("Scores, from low to high", [], [])
+    low, high = min(row["low"] for row in bins), max(row["high"] for row in bins)
+    counts: dict[tuple[str, str], list[int]] = {}
+    for row in bins:
+        place = min(_BARS - 1, int((row["low"] - low) / (high - low) * _BARS))
+        counts.setdefault((row["language"], row["model"]), [0] * _BARS)[place] += row["count"]
+    rows = [[*who, f"{low:.2f}", _bars(heights), f"{high:.2f}"] for who, heights in counts.items()]
+    head = ["language", "judged by", "from", "captions", "to"]
+    return _Section("Scores, from low to high", head, _shortened(rows), frozenset({0, 1}))
+
+
+def _bars(counts: Sequence[int]) -> str:
+    """One character a bin; what is there at all is seen."""
+    return "".join(_HEIGHTS[ceil(count / max(counts) * (len(_HEIGHTS) - 1))] for count in counts)
 
 
 def _shortened(rows: Sequence[Row]) -> list[Row]:

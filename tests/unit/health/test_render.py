@@ -100,3 +100,20 @@ def test_higher_bars_hold_more(health: Health) -> None:
 
     columns = [height for height in ink({0.2: 10, 0.22: 20}) if height]
     assert 2 * columns[0] == pytest.approx(columns[-1], abs=2)
+
+
+def test_every_stage_has_its_line(health: Health) -> None:
+    rows = [line.split("|")[1].strip() for line in rows_of(as_markdown(health), "Stages")[2:]]
+    assert rows == health.stages["stage"].to_pylist()
+
+
+def test_scores_are_a_line_of_bars_over_one_axis(health: Health) -> None:
+    rows = [("en", -0.1, 0.0, 1), ("en", 0.2, 0.3, 8), ("de", 0.0, 0.1, 4)]
+    table = [{"model": "m", "language": tag, "low": low, "high": high, "count": n} for tag, low, high, n in rows]
+    told = replace(health, scores=pa.Table.from_pylist(table, schema=SCORES))
+    english, german = (line.split() for line in as_lines(told) if {"-0.10", "0.30"} <= set(line.split()))
+    assert english[:3] == ["en", "m", "-0.10"] and german[0] == "de" and len(english[3]) == len(german[3]) == 32
+    assert english[3].strip("·")[0] == "▁" and english[3].strip("·")[-1] == "█" and english[3][0] == "▁"
+    assert german[3].strip("·") == "█" and german[3].index("█") == 8
+    nothing = replace(health, scores=SCORES.empty_table())
+    assert "Scores, from low to high" not in as_lines(nothing)
