@@ -34,7 +34,8 @@ class Host:
         self._places = asyncio.Semaphore(config.per_host)
         self._next_start = 0.0
         self._strikes = 0
-        self._down: Trouble | None = None
+        self._down: tuple[str, str] | None = None
+        """Code and detail of why nobody asks it for now."""
         self._down_until = 0.0
 
     @asynccontextmanager
@@ -56,7 +57,7 @@ class Host:
 
     def _require_up(self) -> None:
         if self._down and time.monotonic() < self._down_until:
-            raise self._down
+            raise Trouble("transient", *self._down)
 
     async def _wait(self) -> None:
         now = time.monotonic()
@@ -87,7 +88,7 @@ class Host:
             self._next_start = max(self._next_start, time.monotonic() + wait)
 
     def _rest(self, code: str, detail: str, seconds: float) -> None:
-        self._down = Trouble("transient", code, detail)
+        self._down = (code, detail)
         self._down_until = time.monotonic() + seconds
 
 
