@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -71,6 +72,8 @@ def load_ahead(config: BuildConfig, run: Run, listing: Sequence[Shard], to: Stag
     """
     if to < Stage.CHECKED or config.engine != "threads" or _are_scored(run, listing):
         return
+    # Imported here, alone: two threads that import torch and numba at once have met modules half made.
+    importlib.import_module("vlmdata.filtering.hamming_kernels")
     ahead = ThreadPoolExecutor(1, thread_name_prefix="load-models")
     # What goes wrong in it goes wrong again, and is said, when the first shard is scored.
     ahead.submit(_load_judges, config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from vlmdata import preflight
 from vlmdata.config import BuildConfig
 from vlmdata.errors import ConfigError
 from vlmdata.ingest.listing import list_source
@@ -135,6 +137,18 @@ def test_the_first_stages_do_not_wait_for_it(make: Callable[..., Any], loaded: d
         assert not loaded
     wait()
     assert [one.model for one in loaded.values()] == [str(small)]
+
+
+def test_numba_is_imported_before_another_thread_imports_torch(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernels = "vlmdata.filtering.hamming_kernels"
+    monkeypatch.delitem(sys.modules, kernels, raising=False)
+    at_hand: list[bool] = []
+    monkeypatch.setattr(preflight, "_load_judges", lambda config: at_hand.append(kernels in sys.modules))
+    begin(make())
+    wait()
+    assert at_hand == [True]
 
 
 @pytest.mark.parametrize("to", [Stage.RAW, Stage.FILTERED, Stage.CAPTIONED])
