@@ -12,6 +12,7 @@ from vlmdata.filtering import duplicates
 from vlmdata.filtering import shards as filtering
 from vlmdata.measure import facts
 from vlmdata.opt_out import OptOut
+from vlmdata.versions.version import version_under
 
 
 @task(**SHARD, name="measure-shard", task_run_name="measure-{shard.name}")
@@ -24,9 +25,10 @@ def measure_shard(shard: Shard, job: Job) -> Shard:
 @task(**ONCE, name="find-duplicates")
 @named_failures
 def find_duplicates(shards: Sequence[Shard], job: Job) -> list[Shard]:
-    """Seek near-duplicates over all shards."""
-    config = job.config
-    return duplicates.find_duplicates(job.dataset, shards, config.filter, config.dedup, OptOut.read(config.opt_out))
+    """Seek near-duplicates over all shards, and against what is published."""
+    how = job.config.filter, job.config.dedup, OptOut.read(job.config.opt_out)
+    before = version_under(job.dataset, duplicates.rules_digest(*how), job.run.base)
+    return duplicates.find_duplicates(job.dataset, shards, *how, before.standing if before else None)
 
 
 @task(**SHARD, name="filter-shard", task_run_name="filter-{shard.name}")

@@ -17,7 +17,7 @@ from vlmdata import runs
 from vlmdata.checkpoint import Shard
 from vlmdata.config import BuildConfig
 from vlmdata.errors import BuildIncomplete, GateFailed, VlmdataError
-from vlmdata.export.card import CardFacts, Threshold
+from vlmdata.export.card_facts import card_facts
 from vlmdata.export.copy import MANIFEST
 from vlmdata.export.finish import finish_export
 from vlmdata.funnel import as_markdown
@@ -25,10 +25,11 @@ from vlmdata.health.health import FIGURES
 from vlmdata.health.measure import measure_health
 from vlmdata.layout import Stage, Step, export_prefix
 from vlmdata.preflight import fetch_models, preflight
-from vlmdata.quality.judges import judges
 from vlmdata.quality.retrieval import measure_retrieval
 from vlmdata.quality.worst_page import worst_page
 from vlmdata.status import describe_run
+from vlmdata.versions.publish import publish
+from vlmdata.versions.version import newest_number
 
 
 @task(**ONCE, name="check-config")
@@ -44,7 +45,8 @@ def check(config: BuildConfig, to: Stage) -> None:
 @named_failures
 def start_run(config: BuildConfig) -> Job:
     """Claim the next run number, and set what its captions' pace is."""
-    job = Job(config, runs.start_run(dataset_of(config), config).number)
+    dataset = dataset_of(config)
+    job = Job(config, runs.start_run(dataset, config, newest_number(dataset)).number)
     if config.caption.base_url is not None and config.caption.policy != "none":
         pace.prepare(job)
     return job
@@ -116,13 +118,13 @@ def check_retrieval(job: Job, shards: Sequence[Shard]) -> None:
 def finish_run(
     job: Job, reports: Sequence[runs.StageReport], listing: Sequence[Shard], warned: Sequence[str]
 ) -> dict[str, Any]:
-    """Name the export and record how the run ended: the funnel as `vlmdata status` prints it."""
+    """Publish the export as a version, and record how the run ended: the funnel as `vlmdata status` prints it."""
     last, still_open = reports[-1], sum(report.open for report in reports)
     facts: dict[str, Any] = {}
     if last.stage is Stage.FINAL:
-        about: CardFacts = {"stages": describe_run(job.run)["stages"], **_judged(job.config)}
-        about["retrieval"] = job.run.read("retrieval") or {}
-        facts["export"] = finish_export(job.dataset, last.shards, job.config.export, about)
+        facts["export"] = finish_export(job.dataset, last.shards, job.config.export, card_facts(job.run, job.config))
+        checked = next(report.shards for report in reports if report.stage is Stage.CHECKED)
+        facts["version"] = publish(job.run, job.run.base, checked, last.shards, facts["export"]).number
     facts["warnings"] = [*_show_gates(job), *warned]
     what = "1 failure" if still_open == 1 else f"{still_open:,} failures"
     message = f"{what} may be mended: {_mend(job, reports)}" if still_open else ""
@@ -146,25 +148,6 @@ def _mend(job: Job, reports: Sequence[runs.StageReport]) -> str:
     limits = {"max_cost": job.config.caption.max_cost, "max_requests": job.config.caption.max_requests}
     more = [f" --set caption.{name}=…" for name, limit in limits.items() if limit is not None]
     return command + ("".join(more) + ", with more to spend" if broke else "")
-
-
-def _judged(config: BuildConfig) -> CardFacts:
-    """Models and bounds, as the card tells them."""
-    bench = judges(config.quality)
-    named = [(None, bench.default), *bench.special.items()]
-    thresholds: list[Threshold] = [
-        {
-            "language": language,
-            "model": judge.identity,
-            "accept_above": float(str(judge.accept_above)),
-            "reject_below": float(str(judge.reject_below)),
-            "note": judge.note,
-        }
-        for language, judge in named
-    ]
-    asked = config.caption.policy != "none" and config.caption.base_url is not None
-    captioner = config.caption.model if asked else None
-    return {"thresholds": thresholds, "captioner": captioner, "scorers": sorted(config.quality.scorers)}
 
 
 def _whole(job: Job, final: runs.StageReport) -> str:

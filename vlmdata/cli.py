@@ -154,6 +154,62 @@ def health(
 
 
 @app.command()
+def versions(
+    store: _Store,
+    dataset: _Name,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """List what was published, and what each version added, removed and changed."""
+    from vlmdata.console import print_versions
+    from vlmdata.versions.listing import list_versions
+
+    rows = list_versions(dataset_at(store, dataset))
+    if as_json:
+        for row in rows:
+            typer.echo(json.dumps(row, ensure_ascii=False))
+    else:
+        print_versions(rows)
+
+
+@app.command()
+def diff(
+    before: Annotated[int, typer.Argument(help="A version's number.")],
+    after: Annotated[int, typer.Argument(help="Another one's.")],
+    store: _Store,
+    dataset: _Name,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Say what moved between two versions: samples added, removed and changed, and the drift of their health."""
+    from vlmdata.console import print_lines
+    from vlmdata.versions.diff import as_lines, compare
+
+    found = compare(dataset_at(store, dataset), before, after)
+    if as_json:
+        typer.echo(json.dumps(found.as_dict(), indent=2, ensure_ascii=False))
+    else:
+        print_lines(as_lines(found))
+
+
+@app.command()
+def export(
+    version: Annotated[int, typer.Argument(help="A version's number.")],
+    store: _Store,
+    dataset: _Name,
+    to: Annotated[str, typer.Option("--to", help="A folder or s3:// URL.")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value of the export, such as export.samples_per_shard=500.")
+    ] = None,
+) -> None:
+    """Export a published version again, as it was or in another form."""
+    from vlmdata.console import print_lines, progress_bars
+    from vlmdata.versions.again import export_again
+
+    with progress_bars():
+        place, samples = export_again(dataset_at(store, dataset), version, to, set_ or [])
+    print_lines([f"Version {version}: {samples:,} samples. Export: {place}"])
+
+
+@app.command()
 def failures(
     store: _Store,
     dataset: _Name,

@@ -170,6 +170,8 @@ def print_funnel(told: dict[str, Any]) -> None:
     print_lines([f"Warning: {warning}" for warning in told.get("warnings", ())])
     if told.get("message"):
         print_lines([told["message"]])
+    if told.get("version"):
+        print_lines([f"Version: {told['version']}"])
     for name in ("export", "gates"):
         if told.get(name):
             print_lines([f"{name.capitalize()}: {told[name]}"])
@@ -318,6 +320,18 @@ def print_retry(tried: pa.Table, failed: int) -> None:
 
 def _several(number: int, what: str) -> str:
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def print_versions(rows: Sequence[dict[str, Any]]) -> None:
+    """Every published version, newest last."""
+    head = ("version", "published", "run", "samples", "added", "removed", "changed", "export")
+    body = [tuple(_number_or_text(row[name]) for name in head) for row in rows]
+    console = Console() if sys.stdout.isatty() else Console(width=_PIPE_WIDTH)
+    console.print(_table("Versions", head, body))
+
+
+def _number_or_text(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def print_lines(lines: Sequence[str]) -> None:

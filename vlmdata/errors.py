@@ -8,6 +8,8 @@
     ├── GateFailed                3   a quality gate said no
     │   └── NeedsCleaning             images do not find their captions
     ├── BuildIncomplete           4   done in part: a rerun does what is left
+    │   ├── Overtaken                 another run published meanwhile
+    │   └── HeldByOther               another night is under way
     └── BrokenInvariant           1   the accounts do not add up: a defect of ours
 
 The number is the exit code of the command line. A message is one line that
@@ -55,6 +57,14 @@ class BuildIncomplete(VlmdataError):
     """Shards were lost, or samples failed in a way that a rerun may mend."""
 
     exit_code = 4
+
+
+class Overtaken(BuildIncomplete):
+    """Another run published the next version first; a rerun goes on from that one."""
+
+
+class HeldByOther(BuildIncomplete):
+    """Another run holds the dataset for the night; a rerun after it has something to do, or nothing."""
 
 
 class BrokenInvariant(VlmdataError):

@@ -23,18 +23,20 @@ def filter_here(dataset: Dataset, config: BuildConfig) -> list[Shard]:
         SourceError: the source cannot be read.
         StoreError: the store refuses.
     """
-    from vlmdata.filtering.duplicates import find_duplicates
+    from vlmdata.filtering.duplicates import find_duplicates, rules_digest
     from vlmdata.filtering.shards import filter_shard
     from vlmdata.ingest.listing import list_source
     from vlmdata.ingest.shards import AT_ONCE, ingest_shard
     from vlmdata.measure.facts import measure_shard
+    from vlmdata.versions.version import newest_number, version_under
 
     at_once = AT_ONCE if config.source.kind == "urls" else None
-    raw = _each(Step.RAW, list_source(dataset, config), lambda shard: ingest_shard(dataset, shard, config), at_once)
-    measured = _each(Step.FACTS, raw, lambda shard: measure_shard(dataset, shard, config.filter))
+    raw = each_here(Step.RAW, list_source(dataset, config), lambda shard: ingest_shard(dataset, shard, config), at_once)
+    measured = each_here(Step.FACTS, raw, lambda shard: measure_shard(dataset, shard, config.filter))
     how = config.filter, config.dedup, OptOut.read(config.opt_out)
-    decided = find_duplicates(dataset, measured, *how)
-    return _each(Step.FILTERED, decided, lambda shard: filter_shard(dataset, shard, *how))
+    before = version_under(dataset, rules_digest(*how), newest_number(dataset))
+    decided = find_duplicates(dataset, measured, *how, before.standing if before else None)
+    return each_here(Step.FILTERED, decided, lambda shard: filter_shard(dataset, shard, *how))
 
 
 def with_own_captions_here(dataset: Dataset, config: BuildConfig) -> list[Shard]:
@@ -48,12 +50,14 @@ def with_own_captions_here(dataset: Dataset, config: BuildConfig) -> list[Shard]
 
     nobody = config.caption.model_copy(update={"policy": "none"})
     filtered = filter_here(dataset, config)
-    return _each(Step.CAPTIONED, filtered, lambda shard: caption_shard(dataset, shard, nobody))
+    return each_here(Step.CAPTIONED, filtered, lambda shard: caption_shard(dataset, shard, nobody))
 
 
-def _each(
+def each_here(
     step: Step, shards: Sequence[Shard], make: Callable[[Shard], Shard], at_once: int | None = None
 ) -> list[Shard]:
+    """A step of every shard on this process's threads, as many at once as there are cores, or `at_once`."""
+
     def one(shard: Shard) -> Shard:
         made = make(shard)
         done(step, shard.rows)

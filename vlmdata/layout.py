@@ -5,6 +5,7 @@
 <dataset>/04_final/<key>/<format>/<number>.<ext>
 <dataset>/02_captioned/journal/{log,snapshots,tables,batches}/…
 <dataset>/runs/<number>/<step>.json
+<dataset>/versions/<number>.json
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ REVISION: dict[Step, int] = {
     **dict.fromkeys(Step, 1),
     Step.LISTING: 2,
     Step.RAW: 2,
+    Step.DUPLICATES: 2,
     Step.FILTERED: 2,
     Step.ANSWERS: 2,
     Step.CAPTIONED: 3,
@@ -121,6 +123,16 @@ def journal_batch(dataset: str, token: str) -> str:
 def sent_picture(dataset: str, name: str) -> str:
     """A picture that a captioner fetches by a link, for as long as it is asked about."""
     return f"{dataset}/{Stage.CAPTIONED}/sent/{name}"
+
+
+def versions_prefix(dataset: str) -> str:
+    """All published versions of a dataset."""
+    return f"{dataset}/versions"
+
+
+def version_path(dataset: str, number: int) -> str:
+    """One version: put once, never overwritten."""
+    return f"{versions_prefix(dataset)}/{number:06d}.json"
 
 
 def runs_prefix(dataset: str) -> str:

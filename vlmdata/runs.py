@@ -98,6 +98,12 @@ class Run:
         return record
 
     @property
+    def base(self) -> int | None:
+        """The newest version that was published when it started: its decisions rest on that."""
+        found: int | None = (self.read("start") or {}).get("base")
+        return found
+
+    @property
     def parent(self) -> Run | None:
         """The run before this one, if there was one."""
         number = (self.read("start") or {}).get("parent")
@@ -137,8 +143,8 @@ class Run:
         self.record("end", {"outcome": outcome, "message": message, "ended": _now(), **facts})
 
 
-def start_run(dataset: Dataset, config: BuildConfig) -> Run:
-    """Claim the next run number."""
+def start_run(dataset: Dataset, config: BuildConfig, version: int | None = None) -> Run:
+    """Claim the next run number, for a run that goes on from a published version."""
     while True:
         before = last_run(dataset)
         run = Run(dataset, before.number + 1 if before else 1)
@@ -147,6 +153,7 @@ def start_run(dataset: Dataset, config: BuildConfig) -> Run:
             "parent": before.number if before else None,
             "started": _now(),
             "version": __version__,
+            "base": version,
             "config": config.model_dump(mode="json"),
         }
         path = layout.run_path(dataset.name, run.number, "start")

@@ -140,6 +140,7 @@ DUPLICATES = pa.schema(
         ID,
         _field("duplicate_of", pa.string(), "id of the kept sample it is within the radius of", nullable=False),
         _field("distance", pa.int16(), "Hamming distance of the two hashes", nullable=False),
+        _field("gives", pa.bool_(), "its captions go to that sample, which was not published yet", nullable=False),
     ]
 )
 

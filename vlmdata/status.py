@@ -22,7 +22,8 @@ def status(dataset: Dataset) -> dict[str, Any]:
     `languages` are rows of `quality.pairs.PAIRS`: how well captions match, for
     each pair of languages. `retrieval` is the check's `{"verdict", "miss_rate", "sentence"}`, null
     before it. `gates` is where the page of all rules lies; `warnings` are
-    sentences: rules that did not hold, and what drifted.
+    sentences: rules that did not hold, and what drifted. `version` is the number that
+    the run was published under; null: it was not.
     """
     return describe_run(existing_run(dataset))
 
@@ -43,6 +44,7 @@ def describe_run(run: Run) -> dict[str, Any]:
         "outcome": end.get("outcome", "under way or killed"),
         "message": end.get("message"),
         "export": locate_export(run.dataset.store, place) if place else None,
+        "version": end.get("version"),
         "stages": stages,
         "languages": (run.read("languages") or {}).get("pairs", []),
         "retrieval": _retrieval(run),

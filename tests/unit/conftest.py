@@ -153,7 +153,7 @@ def given_scores(dataset: Dataset, shard: Shard, scores: Mapping[str, float | No
     """The checkpoint that a model would leave."""
     captions = dataset.read(shard, Step.CAPTIONED, "captions")
     values = [scores.get(text, 0.5) for text in captions["text"].to_pylist()]
-    known = {"score": pa.array(values, pa.float32()), "language": pa.array(captions["lang"]).fill_null("en")}
+    known = {"score": pa.array(values, pa.float32()), "language": captions["lang"].fill_null("en")}
     known["tokens"] = pa.array([2 * len(text) for text in captions["text"].to_pylist()], pa.int32())
     table = filled(SCORES, len(values), id=captions["id"], caption_id=captions["caption_id"], model="given", **known)
     counts = Counts(came=len(values), kept=len(values))

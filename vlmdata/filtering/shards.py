@@ -44,9 +44,10 @@ def _work(dataset: Dataset, shard: Shard, filtering: FilterConfig, dedup: DedupC
     rejects = pa.concat_tables([rejects, _duplicates(samples, dropped, dedup)])
     kept = _with_facts(samples, facts).filter(stays)
 
-    own = captions.filter(pc.invert(pc.is_in(captions["id"], value_set=dropped["id"])))
+    gone = dropped.filter(dropped["gives"])["id"]
+    own = captions.filter(pc.invert(pc.is_in(captions["id"], value_set=gone)))
     candidates = _in_order_of(pa.concat_tables([own, gained]), samples["id"])
-    lost = rejects.filter(pc.invert(pc.is_in(rejects["id"], value_set=dropped["id"])))
+    lost = rejects.filter(pc.invert(pc.is_in(rejects["id"], value_set=gone)))
     kept_captions, caption_rejects = _captions(candidates, kept["id"], lost, filtering)
 
     advance(Step.FILTERED, samples.num_rows)

@@ -50,6 +50,12 @@ def as_lines(health: Health, moved: Sequence[Moved] = ()) -> list[str]:
     return lines
 
 
+def moved_as_lines(moved: Sequence[Moved]) -> list[str]:
+    """What moved, and nothing else; no line if nothing was compared."""
+    section = _moves(moved)
+    return ["", "Health", *_aligned([section.head, *section.rows])] if section.rows else []
+
+
 def as_markdown(health: Health, moved: Sequence[Moved] = ()) -> str:
     """Markdown; with what moved, if that is given."""
     lines = [f"## {_title(health)}"]
