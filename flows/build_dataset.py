@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from prefect import flow
+from prefect import State, flow
 from prefect.states import Completed, Failed
 
 from flows.engine import Engine, once
@@ -41,14 +41,23 @@ def build_dataset(config: BuildConfig, to: Stage = Stage.FINAL) -> Any:
     try:
         once(check, config, to)
         listing = once(list_source, config)
-        told = _build(once(start_run, config), listing, to)
+        return ended(build(once(start_run, config), listing, to))
     except VlmdataError as error:
         return Failed(name=type(error).__name__, message=str(error))
+
+
+def ended(told: dict[str, Any]) -> State[Any]:
+    """The state that a run ends in."""
     name = "CompletedInPart" if told["outcome"] == IN_PART else "Completed"
     return Completed(name=name, message=told["message"], data=told)
 
 
-def _build(job: Job, listing: list[Shard], to: Stage) -> dict[str, Any]:
+def build(job: Job, listing: list[Shard], to: Stage) -> dict[str, Any]:
+    """Take a listing through the stages; returns the run as `vlmdata status` tells it.
+
+    Raises:
+        VlmdataError: why it ended early; the run's record says so, too.
+    """
     shards, reports = listing, dict[Stage, StageReport]()
     load_ahead(job.config, job.run, listing, to)
     try:

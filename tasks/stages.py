@@ -27,7 +27,7 @@ from vlmdata.layout import Stage, Step, export_prefix
 from vlmdata.preflight import fetch_models, preflight
 from vlmdata.quality.retrieval import measure_retrieval
 from vlmdata.quality.worst_page import worst_page
-from vlmdata.status import describe_run
+from vlmdata.status import describe_run, if_unchanged
 from vlmdata.versions.publish import publish
 from vlmdata.versions.version import newest_number
 
@@ -50,6 +50,13 @@ def start_run(config: BuildConfig) -> Job:
     if config.caption.base_url is not None and config.caption.policy != "none":
         pace.prepare(job)
     return job
+
+
+@task(**ONCE, name="find-unchanged")
+@named_failures
+def find_unchanged(config: BuildConfig, listing: Sequence[Shard]) -> dict[str, Any] | None:
+    """The newest run, if it made all of this already: the same source, the same settings, and its export is there."""
+    return if_unchanged(dataset_of(config), config, listing)
 
 
 @task(**ONCE, name="close-stage", task_run_name="close-{stage.value}")

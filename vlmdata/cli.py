@@ -6,6 +6,7 @@ import atexit
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -65,6 +66,27 @@ def build(
     # As JSON, which is YAML: a path that holds " #" or looks like a number stays that path.
     overrides += [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in named if value is not None]
     told = _build(load_config(config, overrides), stage_of(to), verbose)
+    print_funnel({**told, "message": None})
+    _end(told)
+
+
+@app.command()
+def nightly(
+    config: Annotated[Path, typer.Argument(help="The config file.")],
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value, such as filter.min_side=256.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's log.")] = False,
+) -> None:
+    """Make the next version of what came since the last, unless another night is under way. For cron, say."""
+    from vlmdata.config_reading import load_config
+    from vlmdata.console import print_funnel
+
+    def flow(config: Any) -> Any:
+        from flows.nightly_ingest import nightly_ingest
+
+        return nightly_ingest(config, return_state=True)
+
+    read = load_config(config, set_ or [])
+    told = _in_prefect(read, flow, f"The night of {read.dataset}", verbose)
     print_funnel({**told, "message": None})
     _end(told)
 
@@ -361,22 +383,36 @@ def _build(
 ) -> dict[str, Any]:
     """Run the flow, unless the newest run was of the same source and settings."""
     from vlmdata.checkpoint import Dataset
-    from vlmdata.console import progress_bars
     from vlmdata.ingest.listing import list_source
     from vlmdata.layout import Stage
     from vlmdata.preflight import preflight
-    from vlmdata.runs import fingerprint, finished_alike
-    from vlmdata.status import describe_run
+    from vlmdata.status import if_unchanged
 
     preflight(config)
-    dataset = Dataset(config.store, config.dataset)
-    if to is Stage.FINAL and config.export.path is None and not even_if_done:
-        done = finished_alike(dataset, fingerprint(dataset, config, list_source(dataset, config)))
+    if to is Stage.FINAL and not even_if_done:
+        dataset = Dataset(config.store, config.dataset)
+        done = if_unchanged(dataset, config, list_source(dataset, config))
         if done:
-            return {**describe_run(done), "unchanged": True}
-    _quiet_libraries(verbose)
+            return done
+
+    def flow(config: Any) -> Any:
+        from flows.build_dataset import build_dataset
+
+        return build_dataset(config, to, return_state=True)
+
+    return _in_prefect(config, flow, f"Building {config.dataset}", verbose, stand_in_captioner=stand_in_captioner)
+
+
+def _in_prefect(
+    config: Any, flow: Callable[[Any], Any], what: str, verbose: bool, *, stand_in_captioner: bool = False
+) -> dict[str, Any]:
+    """A flow's run on this machine, as `vlmdata status` tells it."""
     from contextlib import ExitStack
 
+    from vlmdata.checkpoint import Dataset
+    from vlmdata.console import progress_bars
+
+    _quiet_libraries(verbose)
     with ExitStack() as stack:
         bars = stack.enter_context(progress_bars())
         bars.say("Starting Prefect")
@@ -385,11 +421,9 @@ def _build(
         from flows.server import prefect_server
 
         stack.enter_context(prefect_server())
-        from flows.build_dataset import build_dataset
-
-        bars.say(f"Building {config.dataset}")
-        state = build_dataset(config, to, return_state=True)
-    return _told(state, dataset)
+        bars.say(what)
+        state = flow(config)
+    return _told(state, Dataset(config.store, config.dataset))
 
 
 def _told(state: Any, dataset: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@
 <dataset>/02_captioned/journal/{log,snapshots,tables,batches}/…
 <dataset>/runs/<number>/<step>.json
 <dataset>/versions/<number>.json
+<dataset>/lease.json
 """
 
 from __future__ import annotations
@@ -133,6 +134,11 @@ def versions_prefix(dataset: str) -> str:
 def version_path(dataset: str, number: int) -> str:
     """One version: put once, never overwritten."""
     return f"{versions_prefix(dataset)}/{number:06d}.json"
+
+
+def lease_path(dataset: str) -> str:
+    """Who works on the dataset now: the one object that is overwritten."""
+    return f"{dataset}/lease.json"
 
 
 def runs_prefix(dataset: str) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from vlmdata import layout
-from vlmdata.checkpoint import Dataset
+from vlmdata.checkpoint import Dataset, Shard
+from vlmdata.config import BuildConfig
 from vlmdata.export.finish import locate_export
 from vlmdata.layout import GATES_PAGE, Stage
-from vlmdata.runs import Run, StageReport, existing_run
+from vlmdata.runs import Run, StageReport, existing_run, fingerprint, finished_alike
 
 
 def status(dataset: Dataset) -> dict[str, Any]:
@@ -26,6 +28,15 @@ def status(dataset: Dataset) -> dict[str, Any]:
     the run was published under; null: it was not.
     """
     return describe_run(existing_run(dataset))
+
+
+def if_unchanged(dataset: Dataset, config: BuildConfig, listing: Sequence[Shard]) -> dict[str, Any] | None:
+    """The newest run, marked `"unchanged": True`, if it made all that a build of this listing would; else None."""
+    if config.export.path is not None:
+        # The copy may be gone, or another's.
+        return None
+    done = finished_alike(dataset, fingerprint(dataset, config, listing))
+    return {**describe_run(done), "unchanged": True} if done else None
 
 
 def describe_run(run: Run) -> dict[str, Any]:

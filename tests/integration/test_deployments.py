@@ -40,9 +40,9 @@ def test_the_starter_profile_finds_the_sample() -> None:
 
 def test_the_nightly_deployment_has_a_schedule_and_a_valid_config() -> None:
     deployments = {deployment["name"]: deployment for deployment in _yaml(PREFECT_FILE)["deployments"]}
-    assert deployments.keys() == {"build-dataset", "build-dataset-nightly"}
+    assert deployments.keys() == {"build-dataset", "nightly-ingest"}
     assert "schedules" not in deployments["build-dataset"]
-    nightly = deployments["build-dataset-nightly"]
+    nightly = deployments["nightly-ingest"]
     assert [schedule["cron"] for schedule in nightly["schedules"]] == ["0 2 * * *"]
     config = nightly["parameters"]["config"]
     assert isinstance(parse_config(config), BuildConfig)
@@ -56,7 +56,8 @@ def test_no_path_of_one_machine(file: Path) -> None:
 
 def test_deployments_enter_by_module() -> None:
     for deployment in _yaml(PREFECT_FILE)["deployments"]:
-        assert deployment["entrypoint"] == "flows.build_dataset.build_dataset"
+        name = deployment["name"].replace("-", "_")
+        assert deployment["entrypoint"] == f"flows.{name}.{name}"
 
 
 def _texts(value: Any) -> list[str]:

@@ -136,7 +136,7 @@ def _described(value: dict[str, Any], definitions: dict[str, Any]) -> bool:
 
 
 def test_the_nightly_one_has_its_schedule(client: Client) -> None:
-    nightly = client.deployments["build-dataset-nightly"]
+    nightly = client.deployments["nightly-ingest"]
     (schedule,) = nightly["schedules"]
     assert schedule["active"]
     assert (schedule["schedule"]["cron"], schedule["schedule"]["timezone"]) == ("0 2 * * *", "UTC")
@@ -145,7 +145,7 @@ def test_the_nightly_one_has_its_schedule(client: Client) -> None:
 
 
 def test_the_nightly_one_will_run(client: Client) -> None:
-    nightly = {"deployment_id": {"any_": [client.deployments["build-dataset-nightly"]["id"]]}}
+    nightly = {"deployment_id": {"any_": [client.deployments["nightly-ingest"]["id"]]}}
     wait_until(lambda: client.found("flow_runs", flow_runs=nightly), "Prefect's scheduler plans a night", 90)
     planned = client.found("flow_runs", flow_runs=nightly)
     assert {run["state_type"] for run in planned} == {"SCHEDULED"}

@@ -1,0 +1,163 @@
+"""Nights on a bucket that grows: each adds what came, what was published stays, and two at once do not collide."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.integration.prefect_server import PrefectServer
+from tests.integration.processes import environment, kill_group, run, started, vlmdata, wait_until
+from tests.integration.sample import config_of, write_config
+from tests.integration.seaweed import BUCKET, S3
+from vlmdata.store import Store, open_store
+
+pytestmark = pytest.mark.integration
+
+
+@dataclass
+class Bucket:
+    """A prefix that pictures come into, the dataset that is made of it, and its nights."""
+
+    source: Store
+    store: str
+    config: Path
+    env: dict[str, str]
+    pictures: dict[str, bytes]
+    said: dict[str, str] = field(default_factory=dict)
+
+    def add(self, *names: str, under: dict[str, bytes] | None = None) -> None:
+        """Pictures of the sample, or others under their names, with a caption each."""
+        for name in names:
+            self.source.replace(f"pictures/{name}", (under or self.pictures)[name])
+            self.said.setdefault(name, f"A stamp of {Path(name).stem.replace('_', ' ')}.")
+        rows = [json.dumps({"file": name, "captions": [said]}) for name, said in sorted(self.said.items())]
+        self.source.replace("captions.jsonl", "\n".join(rows).encode())
+
+    def night(self) -> Any:
+        """`vlmdata nightly`, as cron runs it."""
+        return run(vlmdata("nightly", str(self.config)), self.env)
+
+    def ask(self, *command: str) -> Any:
+        """A command about the dataset, as JSON lines."""
+        done = run(vlmdata(*command, "--store", self.store, "--dataset", "sample", "--json"), self.env)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def versions(self) -> list[dict[str, Any]]:
+        """What `vlmdata versions` lists."""
+        return [json.loads(line) for line in self.ask("versions").splitlines()]
+
+
+@pytest.fixture
+def bucket(
+    request: pytest.FixtureRequest, s3: S3, server: PrefectServer, sample: Path, tmp_path: Path
+) -> Iterator[Bucket]:
+    url = f"s3://{BUCKET}/{request.node.name}"
+    config = config_of(sample, f"{url}/store")
+    config["source"] = {"kind": "folder", "path": f"{url}/drop/pictures", "captions": f"{url}/drop/captions.jsonl"}
+    file = write_config(tmp_path / "config.yaml", config)
+    good = [
+        path
+        for path in sorted((sample / "pictures").rglob("*"))
+        if path.is_file() and path.parent != sample / "pictures"
+    ]
+    pictures = {str(path.relative_to(sample / "pictures")): path.read_bytes() for path in good}
+    env = environment(**s3.environment, **server.environment)
+    yield Bucket(open_store(f"{url}/drop"), f"{url}/store", file, env, pictures)
+
+
+def smaller(data: bytes) -> bytes:
+    """A near-duplicate."""
+    out = io.BytesIO()
+    with Image.open(io.BytesIO(data)) as image:
+        upright = image.convert("RGB")
+        upright.resize((upright.width * 9 // 10, upright.height * 9 // 10)).save(out, "PNG")
+    return out.getvalue()
+
+
+def test_night_after_night(bucket: Bucket) -> None:
+    names = list(bucket.pictures)
+    bucket.add(*names[:12])
+    first = bucket.night()
+    assert first.returncode == 0, first.stderr
+
+    again = bucket.night()
+    assert again.returncode == 0 and "nothing has changed" in again.stdout
+    assert [row["version"] for row in bucket.versions()] == [1]
+
+    raw = f"{bucket.store}/sample/00_raw/manifests"
+    before = set(open_store(bucket.store).list("sample/00_raw/manifests"))
+    copy = {"a_copy.png": smaller(bucket.pictures[names[0]])}
+    bucket.add(*names[12:18])
+    bucket.add("a_copy.png", under=copy)
+    second = bucket.night()
+    assert second.returncode == 0, second.stderr
+    assert before < set(open_store(bucket.store).list("sample/00_raw/manifests")), raw
+
+    one, two = bucket.versions()
+    assert (two["parent"], two["samples"] - one["samples"], two["added"], two["removed"], two["changed"]) == (
+        1,
+        6,
+        6,
+        0,
+        0,
+    )
+    story = json.loads(bucket.ask("explain", "a_copy.png"))
+    assert "near_duplicate" in json.dumps(story)
+    told = json.loads(bucket.ask("diff", "1", "2"))
+    assert (told["added"], told["samples"]) == (6, [one["samples"], two["samples"]])
+
+    bucket.add(names[0], under={names[0]: smaller(bucket.pictures[names[0]])})
+    bucket.source.delete(f"pictures/{names[1]}")
+    del bucket.said[names[1]]
+    bucket.add()
+    third = bucket.night()
+    assert third.returncode == 0, third.stderr
+    newest = bucket.versions()[-1]
+    assert (newest["removed"], newest["version"]) == (1, 3)
+    assert newest["changed"] + newest["added"] >= 1, "the picture that was replaced is no duplicate of its old self"
+
+
+def test_two_nights_at_once(bucket: Bucket) -> None:
+    bucket.add(*list(bucket.pictures)[:12])
+    store = open_store(bucket.store)
+    with started(vlmdata("nightly", str(bucket.config)), bucket.env) as first:
+        wait_until(lambda: store.exists("sample/lease.json"), "the first night holds the dataset", pause_s=0.05)
+        second = bucket.night()
+        assert first.poll() is None, "the first one was still at it"
+        assert second.returncode == 4
+        assert "has been at it since" in second.stderr and len(second.stderr.strip().splitlines()) == 1
+        assert first.wait(300) == 0
+    assert [row["version"] for row in bucket.versions()] == [1]
+
+
+def test_without_the_courtesy_one_publishes_and_the_other_learns_it(bucket: Bucket) -> None:
+    """Two builds side by side: of the same, both end well; the version is one."""
+    bucket.add(*list(bucket.pictures)[:8])
+    with started(vlmdata("build", str(bucket.config)), bucket.env) as first:
+        with started(vlmdata("build", str(bucket.config)), bucket.env) as second:
+            assert (first.wait(300), second.wait(300)) == (0, 0)
+    assert [row["version"] for row in bucket.versions()] == [1]
+
+
+def test_a_killed_night_is_made_up_for_by_the_next(bucket: Bucket) -> None:
+    names = list(bucket.pictures)
+    bucket.add(*names[:12])
+    store = open_store(bucket.store)
+    with started(vlmdata("nightly", str(bucket.config)), bucket.env) as night:
+        wait_until(lambda: bool(store.list("sample/01_filtered/facts/manifests")), "it decodes", pause_s=0.05)
+        kill_group(night)
+    held = bucket.night()
+    assert held.returncode == 4 and "if it was killed, until" in held.stderr
+    store.delete("sample/lease.json")
+    bucket.add(*names[12:16])
+    after = bucket.night()
+    assert after.returncode == 0, after.stderr
+    assert [(row["version"], row["samples"]) for row in bucket.versions()] == [(1, 16)]
