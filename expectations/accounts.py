@@ -21,7 +21,9 @@ from vlmdata.schema import SAMPLES
 _ID = some_of(SAMPLES, "id")
 
 
-def rules(dataset: Dataset, shards: Sequence[Shard], stage: Stage, written: Sequence[pa.Table]) -> list[Rule]:
+def rules(
+    dataset: Dataset, shards: Sequence[Shard], stage: Stage, written: Sequence[pa.Table], kept_before: int | None = None
+) -> list[Rule]:
     """The rules of any stage.
 
     Args:
@@ -29,6 +31,7 @@ def rules(dataset: Dataset, shards: Sequence[Shard], stage: Stage, written: Sequ
         shards: At the stage.
         stage: Which one.
         written: The samples of each shard, as they are read back.
+        kept_before: What the stage before kept over all shards, if a run has that on record.
     """
     manifests = each(lambda shard: dataset.manifest(shard, Step(stage.value)), shards)
     rows = [len(table) for table in written]
@@ -45,7 +48,7 @@ def rules(dataset: Dataset, shards: Sequence[Shard], stage: Stage, written: Sequ
         ),
         *(_equation(names, manifests, what) for what in ("samples", "captions")),
     ]
-    lost = _lost_before(dataset, shards, stage, manifests)
+    lost = _lost_before(dataset, shards, stage, manifests, kept_before)
     return found if lost is None else [*found, _nothing_lost(names, lost)]
 
 
@@ -81,26 +84,27 @@ def _nothing_lost(names: pa.Array, lost: Sequence[int]) -> Rule:
 
 
 def _lost_before(
-    dataset: Dataset, shards: Sequence[Shard], stage: Stage, manifests: Sequence[Manifest]
+    dataset: Dataset, shards: Sequence[Shard], stage: Stage, manifests: Sequence[Manifest], kept_before: int | None
 ) -> list[int] | None:
     """Samples that the stage before kept less those that came in, a shard; None: there is no stage before."""
     if stage is Stage.RAW:
         return None
     if stage is Stage.FINAL:
-        return [_lost_by_the_plan(dataset, shards, manifests)] * len(shards)
+        came = sum(manifest.samples.came for manifest in manifests)
+        kept = _kept_by_the_plan(dataset, shards) if kept_before is None else kept_before
+        return [kept - came] * len(shards)
     before = Step(list(Stage)[list(Stage).index(stage) - 1].value)
     earlier = each(lambda shard: dataset.manifest(shard, before), shards)
     return [one.samples.kept - here.samples.came for one, here in zip(earlier, manifests, strict=True)]
 
 
-def _lost_by_the_plan(dataset: Dataset, shards: Sequence[Shard], manifests: Sequence[Manifest]) -> int:
+def _kept_by_the_plan(dataset: Dataset, shards: Sequence[Shard]) -> int:
     """The export is cut anew, so over all its shards: the plan names the checkpoints that its samples come from."""
     plan = pa.schema([("checked", pa.string())])
     checked = pc.unique(joined(parts(dataset, shards, Step.EXPORT_PLAN, "plan", plan), plan)["checked"])
     # Counted by id: parts of a plan may stem from runs that cut the same samples differently.
     kept = each(lambda path: _kept(dataset, path), checked.to_pylist())
-    came = sum(manifest.samples.came for manifest in manifests)
-    return int(pc.count_distinct(joined(kept, _ID)["id"]).as_py()) - came
+    return int(pc.count_distinct(joined(kept, _ID)["id"]).as_py())
 
 
 def _kept(dataset: Dataset, path: str) -> pa.Table:

@@ -53,9 +53,14 @@ def check_stage(
     suite, step = SUITES[stage], Step(stage.value)
     written = parts(dataset, shards, step, "samples", suite.SAMPLES)
     captions = joined(parts(dataset, shards, step, "captions", suite.CAPTIONS), suite.CAPTIONS)
-    rules = accounts.rules(dataset, shards, stage, written)
+    rules = accounts.rules(dataset, shards, stage, written, _kept_before(run, stage))
     rules += suite.rules(joined(written, suite.SAMPLES), captions, config)
     return _judge(stage.value, rules, config, run)
+
+
+def _kept_before(run: Run | None, stage: Stage) -> int | None:
+    checked = run.stage(Stage.CHECKED) if run and stage is Stage.FINAL else None
+    return checked.samples.kept if checked else None
 
 
 def check_run(run: Run, config: BuildConfig, health: Health, retrieval: Retrieval | None) -> list[str]:

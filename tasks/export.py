@@ -10,13 +10,16 @@ from tasks.job import ONCE, SHARD, Job, named_failures
 from vlmdata.checkpoint import Shard
 from vlmdata.export import plan
 from vlmdata.export import shards as export
+from vlmdata.versions.version import read_version
 
 
 @task(**ONCE, name="plan-export")
 @named_failures
 def plan_export(shards: Sequence[Shard], job: Job) -> list[Shard]:
-    """Cut what is kept into files of the export's own sizes."""
-    return plan.plan_export(job.dataset, list(shards), job.config.export)
+    """Cut what is kept into files of the export's own sizes; those of the version before may stay."""
+    base = job.run.base if job.config.export.increments else None
+    before = read_version(job.dataset, base).exported if base else []
+    return plan.plan_export(job.dataset, list(shards), job.config.export, before)
 
 
 @task(**SHARD, name="export-shard", task_run_name="export-{shard.name}")

@@ -159,8 +159,9 @@ def _mend(job: Job, reports: Sequence[runs.StageReport]) -> str:
 
 def _whole(job: Job, final: runs.StageReport) -> str:
     """The object whose presence says that the export is whole."""
-    key = job.dataset.manifest(final.shards[0], Step.FINAL).facts["export"]
-    return f"{export_prefix(job.config.dataset, key)}/{MANIFEST}"
+    made = [job.dataset.manifest(shard, Step.FINAL).facts for shard in final.shards]
+    newest = max(made, key=lambda facts: int(facts["increment"]))
+    return f"{export_prefix(job.config.dataset, newest['export'])}/{MANIFEST}"
 
 
 def stop_run(job: Job, error: VlmdataError) -> None:

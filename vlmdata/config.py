@@ -389,6 +389,10 @@ class ExportConfig(Section):
         json_schema_extra=OPERATIONAL,
     )
     samples_per_shard: PositiveInt = Field(default=1_000, description="Samples in one exported file.")
+    increments: bool = Field(
+        default=False,
+        description="Write only what the version before has not; its other files stay, and belong to this one.",
+    )
     captions: CaptionMix = Field(default_factory=CaptionMix)
     jpeg_quality: int = Field(default=95, ge=50, le=100, description="For the few pictures that must be encoded anew.")
 

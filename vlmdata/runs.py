@@ -227,9 +227,11 @@ def _is_whole(dataset: Dataset, manifest: str | None) -> bool:
     """Whether an export's MANIFEST.json and every file that it names are there."""
     if not manifest or not dataset.store.exists(manifest):
         return False
-    prefix = manifest.rsplit("/", 1)[0]
-    there = set(dataset.store.list(prefix))
-    return all(f"{prefix}/{file['path']}" in there for file in json.loads(dataset.store.get(manifest))["files"])
+    told = json.loads(dataset.store.get(manifest))
+    files = [{"export": told["export"], **file} for file in (*told["files"], *told.get("earlier", ()))]
+    prefixes = {file["export"]: layout.export_prefix(dataset.name, file["export"]) for file in files}
+    there = {path for prefix in prefixes.values() for path in dataset.store.list(prefix)}
+    return all(f"{prefixes[file['export']]}/{file['path']}" in there for file in files)
 
 
 def _now() -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from typing import Any
 
@@ -21,10 +21,17 @@ _OURS = re.compile(r"[a-z]+/[0-9]+\.[a-z]+|README\.md")
 """Names that an export's files have; a manifest that names others is not believed."""
 
 
-def copy_export(store: Store, prefix: str, path: str) -> str:
-    """Copy the finished export below `prefix` to a folder or s3:// URL; returns where.
+def copy_export(store: Store, places: Mapping[str, str], manifest: bytes, card: bytes, path: str) -> str:
+    """Copy a finished export to a folder or s3:// URL; returns where.
 
     Files that are there already with the same bytes are left alone.
+
+    Args:
+        store: Holds it.
+        places: Where each file lies in the store, by its path in the export.
+        manifest: Its MANIFEST.json.
+        card: Its README.md.
+        path: Where it goes.
 
     Raises:
         UserError: the folder holds another dataset's export, or files that are no export's.
@@ -32,19 +39,19 @@ def copy_export(store: Store, prefix: str, path: str) -> str:
     """
     target = open_store(path, "export.path")
     target.check(create=False)
-    final = store.get(f"{prefix}/{MANIFEST}")
-    manifest = json.loads(final)
-    digests = {file["path"]: file["sha256"] for file in manifest["files"]}
-    digests[CARD] = _digest(store.get(f"{prefix}/{CARD}"))
-    if _read(target, MANIFEST) == final and all(target.exists(name) for name in digests):
+    final = json.loads(manifest)
+    digests = {file["path"]: file["sha256"] for file in final["files"]}
+    names = {*digests, CARD}
+    if _read(target, MANIFEST) == manifest and all(target.exists(name) for name in names):
         return target.url
-    before = _earlier_names(target, path, manifest["dataset"], digests)
-    target.replace(MANIFEST, _unfinished(manifest, {*before, *digests}))
+    before = _earlier_names(target, path, final["dataset"], names)
+    target.replace(MANIFEST, _unfinished(final, before | names))
     for name, digest in digests.items():
-        _copy(store, f"{prefix}/{name}", target, name, digest)
-    for name in sorted(before - set(digests)):
+        _copy(store, places[name], target, name, digest)
+    target.replace(CARD, card)
+    for name in sorted(before - names):
         target.delete(name)
-    target.replace(MANIFEST, final)
+    target.replace(MANIFEST, manifest)
     return target.url
 
 

@@ -26,8 +26,10 @@ def finish_export(dataset: Dataset, shards: Sequence[Shard], config: ExportConfi
     finds it. Else it is a folder's absolute path, or a URL.
 
     MANIFEST.json follows from the exported content and settings alone, and is
-    put last: an export without one was interrupted. The card also tells `facts`
-    of the run that first finished this export.
+    put last: an export without one was interrupted. That of an increment names
+    the files that it adds, and under `earlier` those of earlier exports that go
+    with them; a copy has them all. The card also tells `facts` of the run that
+    first finished this export.
 
     Raises:
         BuildIncomplete: shards of the export are missing.
@@ -35,17 +37,25 @@ def finish_export(dataset: Dataset, shards: Sequence[Shard], config: ExportConfi
         UserError: `config.path` holds something else than an export of this dataset.
     """
     done = [dataset.manifest(shard, Step.FINAL) for shard in shards]
-    key = _key(done, config)
+    by_export = _by_export(done)
+    key = next(reversed(by_export), None) or export_key(b"", config)
     prefix = layout.export_prefix(dataset.name, key)
-    manifest = _manifest(dataset.name, key, config, done)
-    _all_there(dataset, prefix, manifest)
+    finished = dataset.store.exists(f"{prefix}/{MANIFEST}")
+    if not finished:
+        _require_all(by_export.get(key, []))
+    _all_there(dataset, by_export)
+    whole = _manifest(dataset.name, key, config, done)
     tallies = added_up(dataset.table(one.tables["tallies"]) for one in done)
-    dataset.store.create(f"{prefix}/{CARD}", card(manifest, tallies, facts).encode())
-    dataset.store.create(f"{prefix}/{MANIFEST}", _json(manifest))
+    said = card(whole, tallies, facts).encode()
+    if not finished:
+        dataset.store.create(f"{prefix}/{CARD}", said)
+        dataset.store.create(f"{prefix}/{MANIFEST}", _json(_own_manifest(dataset.name, key, config, by_export)))
     if config.path is None:
         return prefix
-    copied, store = copy_export(dataset.store, prefix, config.path), f"{dataset.store.url.rstrip('/')}/"
-    return copied.removeprefix(store)
+    if len(by_export) <= 1:
+        said = dataset.store.get(f"{prefix}/{CARD}")
+    copied = copy_export(dataset.store, _places(dataset, by_export), _json(whole), said, config.path)
+    return copied.removeprefix(f"{dataset.store.url.rstrip('/')}/")
 
 
 def locate_export(store: Store, place: str) -> str:
@@ -53,19 +63,33 @@ def locate_export(store: Store, place: str) -> str:
     return place if "://" in place or place.startswith("/") else store.locate(place)
 
 
-def _key(done: Sequence[Manifest], config: ExportConfig) -> str:
-    """The export's name; raises BuildIncomplete unless all of its shards are done."""
-    if not done:
-        return export_key(b"", config)
-    expected = done[0].facts["shards"]
-    if len(done) != expected:
+ByExport = dict[str, list[Manifest]]
+"""Shards by the export that wrote them, oldest first: several, if increments were exported."""
+
+
+def _by_export(done: Sequence[Manifest]) -> ByExport:
+    found: ByExport = {}
+    for one in sorted(done, key=lambda one: int(one.facts["increment"])):
+        found.setdefault(str(one.facts["export"]), []).append(one)
+    return found
+
+
+def _require_all(done: Sequence[Manifest]) -> None:
+    """Raise BuildIncomplete unless these are all shards of their export."""
+    if done and len(done) < (expected := done[0].facts["shards"]):
         raise BuildIncomplete(f"export: {len(done)} of {expected} shards are written; run again for the rest")
-    return str(done[0].facts["export"])
+
+
+def _own_manifest(name: str, key: str, config: ExportConfig, by_export: ByExport) -> dict[str, Any]:
+    """What the newest export wrote, and which files of earlier ones go with it."""
+    own = _manifest(name, key, config, by_export.get(key, []))
+    earlier = [{"export": other, **file} for other, done in by_export.items() if other != key for file in _files(done)]
+    return {**own, "earlier": sorted(earlier, key=lambda file: str(file["path"]))} if earlier else own
 
 
 def _manifest(name: str, key: str, config: ExportConfig, done: Sequence[Manifest]) -> dict[str, Any]:
     """No clock, cost or attempt: the same content gives the same bytes."""
-    files = sorted((file for one in done for file in one.facts["files"]), key=lambda file: str(file["path"]))
+    files = _files(done)
     return {
         "dataset": name,
         "export": key,
@@ -78,13 +102,26 @@ def _manifest(name: str, key: str, config: ExportConfig, done: Sequence[Manifest
     }
 
 
+def _files(done: Sequence[Manifest]) -> list[dict[str, Any]]:
+    return sorted((file for one in done for file in one.facts["files"]), key=lambda file: str(file["path"]))
+
+
+def _places(dataset: Dataset, by_export: ByExport) -> dict[str, str]:
+    """Where each file lies in the store, by its path in the set."""
+    return {
+        str(file["path"]): f"{layout.export_prefix(dataset.name, key)}/{file['path']}"
+        for key, done in by_export.items()
+        for file in _files(done)
+    }
+
+
 def _json(manifest: dict[str, Any]) -> bytes:
     return (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
 
 
-def _all_there(dataset: Dataset, prefix: str, manifest: dict[str, Any]) -> None:
-    there = set(dataset.store.list(prefix))
-    for file in manifest["files"]:
-        if f"{prefix}/{file['path']}" not in there:
-            where = dataset.store.locate(f"{prefix}/{file['path']}")
+def _all_there(dataset: Dataset, by_export: ByExport) -> None:
+    there = {path for key in by_export for path in dataset.store.list(layout.export_prefix(dataset.name, key))}
+    for path in _places(dataset, by_export).values():
+        if path not in there:
+            where = dataset.store.locate(path)
             raise StoreError(f"{where}: is gone; delete the checkpoints of 04_final and run again")

@@ -4,13 +4,19 @@ The plan follows the source's order (key, then id) and the export's own sizes,
 so the files are the same however the source was cut. An export is named by
 the digests of what its rows say and by its settings: the same content under
 the same settings finds the files that are there.
+
+An increment leaves the files of an earlier export as they are, as long as all
+that they hold is still to be exported as it was; a file that held something
+else is written anew, less that, and what is new goes into files of its own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -27,6 +33,7 @@ PLAN = pa.schema(
         pa.field("id", pa.string(), nullable=False),
         pa.field("checked", pa.string(), metadata={"note": "manifest whose tables describe the sample"}),
         pa.field("raw", pa.string(), metadata={"note": "manifest whose table holds its picture"}),
+        pa.field("digest", pa.binary(), metadata={"note": "of what the export says of it"}),
     ]
 )
 
@@ -35,21 +42,69 @@ _FILE_BYTES = 256 << 20
 """Original bytes in one file, at most: a file is made in memory, whatever the pictures are."""
 
 
-def plan_export(dataset: Dataset, shards: list[Shard], config: ExportConfig) -> list[Shard]:
+def plan_export(
+    dataset: Dataset, shards: list[Shard], config: ExportConfig, before: Sequence[Shard] = ()
+) -> list[Shard]:
     """Cut all kept samples into export shards, each with a checkpoint of `Step.EXPORT_PLAN`.
 
     Reads metadata only, about 150 bytes a sample in memory. An export shard's
     plan (table `plan`, `PLAN`) is all that `export_shard` needs.
+
+    Args:
+        before: The export shards of the version before, for `config.increments`; of another form they say nothing.
     """
     rows = _in_source_order(dataset, shards)
+    form = _form(config)
+    earlier = [shard for shard in before if dataset.manifest(shard, Step.EXPORT_PLAN).facts["form"] == form]
+    if config.increments and earlier:
+        return _increment(dataset, shards, rows, config, earlier)
     key = export_key(b"".join(rows["digest"].to_pylist()), config)
-    parts = list(cuts(rows["bytes"].to_numpy(), config.samples_per_shard, _FILE_BYTES))
-    return [
-        _plan_one(
-            dataset, shards, rows.slice(start, stop - start), f"{number:05d}", {"export": key, "shards": len(parts)}
-        )
-        for number, (start, stop) in enumerate(parts)
+    parts = list(_cut(rows, config, 0))
+    facts = {"export": key, "shards": len(parts), "form": form, "increment": 0}
+    return [_plan_one(dataset, shards, part, name, facts) for name, part in parts]
+
+
+def _cut(rows: pa.Table, config: ExportConfig, first: int) -> Iterator[tuple[str, pa.Table]]:
+    """Files of the export's own sizes, by name; numbered from `first`."""
+    parts = cuts(rows["bytes"].to_numpy(), config.samples_per_shard, _FILE_BYTES)
+    for number, (start, stop) in enumerate(parts, first):
+        yield f"{number:05d}", rows.slice(start, stop - start)
+
+
+def _increment(
+    dataset: Dataset, shards: list[Shard], rows: pa.Table, config: ExportConfig, before: Sequence[Shard]
+) -> list[Shard]:
+    """The shards of `before` that are as they were, those that are written anew, and new ones; by name."""
+    known = pa.concat_tables([_planned(dataset, shard, index) for index, shard in enumerate(before)]).combine_chunks()
+    at = pc.index_in(rows["id"], value_set=known["id"])
+    file = known["file"].take(at)
+    same = pc.fill_null(pc.equal(known["digest"].take(at), rows["digest"]), False)
+    unmoved = np.bincount(file.filter(same).to_numpy(), minlength=len(before))
+    there = np.bincount(file.drop_null().to_numpy(), minlength=len(before))
+    as_it_was = [unmoved[index] == shard.rows for index, shard in enumerate(before)]
+    parts = [
+        (shard.name, rows.filter(pc.fill_null(pc.equal(file, index), False)))
+        for index, shard in enumerate(before)
+        if there[index] and not as_it_was[index]
     ]
+    first = max(int(shard.name) for shard in before) + 1
+    parts += _cut(rows.filter(pc.is_null(at)), config, first)
+    digests = [f"{name} ".encode() + b"".join(part["digest"].to_pylist()) for name, part in parts]
+    number = 1 + max(dataset.manifest(shard, Step.EXPORT_PLAN).facts["increment"] for shard in before)
+    facts = {"export": export_key(b"\n".join(digests), config), "shards": len(parts), "form": _form(config)}
+    made = [_plan_one(dataset, shards, part, name, {**facts, "increment": number}) for name, part in parts]
+    stays = [shard for shard, stay in zip(before, as_it_was, strict=True) if stay]
+    return sorted([*stays, *made], key=lambda shard: shard.name)
+
+
+def _planned(dataset: Dataset, shard: Shard, index: int) -> pa.Table:
+    plan = dataset.read(shard, Step.EXPORT_PLAN, "plan", ["id", "digest"])
+    return plan.append_column("file", pa.repeat(pa.scalar(index, pa.int64()), plan.num_rows))
+
+
+def _form(config: ExportConfig) -> str:
+    """What two exports share whose files can stand side by side."""
+    return step_key(Step.FINAL, [], export_settings(config))
 
 
 def export_key(row_digests: bytes, config: ExportConfig) -> str:
@@ -60,7 +115,8 @@ def export_key(row_digests: bytes, config: ExportConfig) -> str:
 def export_settings(config: ExportConfig) -> dict[str, Any]:
     """What decides an export's content, as its name and its manifest tell it; a mix only where one is set."""
     settings = {**config.settings(), "formats": sorted(set(config.formats))}
-    return settings if is_set(config.captions) else {k: v for k, v in settings.items() if k != "captions"}
+    unsaid = {"increments"} if is_set(config.captions) else {"increments", "captions"}
+    return {name: value for name, value in settings.items() if name not in unsaid}
 
 
 def _in_source_order(dataset: Dataset, shards: list[Shard]) -> pa.Table:
@@ -94,4 +150,5 @@ def _plan_one(dataset: Dataset, shards: list[Shard], rows: pa.Table, name: str, 
 def _plan_table(shards: list[Shard], rows: pa.Table) -> pa.Table:
     checked = pa.array([shard.manifests[Step.CHECKED.value] for shard in shards], pa.string())
     raw = pa.array([shard.manifests[Step.RAW.value] for shard in shards], pa.string())
-    return pa.table([rows["id"], pc.take(checked, rows["shard"]), pc.take(raw, rows["shard"])], schema=PLAN)
+    places = [pc.take(checked, rows["shard"]), pc.take(raw, rows["shard"])]
+    return pa.table([rows["id"], *places, rows["digest"]], schema=PLAN)

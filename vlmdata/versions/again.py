@@ -31,7 +31,7 @@ def export_again(dataset: Dataset, number: int, to: str, overrides: list[str]) -
     version = read_version(dataset, number)
     run = Run(dataset, version.run)
     config = _config(run, to, overrides)
-    planned = plan_export(dataset, version.shards, config.export)
+    planned = plan_export(dataset, version.shards, config.export, version.exported)
     made = each_here(Step.FINAL, planned, lambda shard: export_shard(dataset, shard, config.export))
     place = finish_export(dataset, made, config.export, card_facts(run, config))
     return locate_export(dataset.store, place), sum(dataset.manifest(shard, Step.FINAL).samples.kept for shard in made)

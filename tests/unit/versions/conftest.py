@@ -12,6 +12,9 @@ import pytest
 
 from vlmdata.checkpoint import Dataset, Shard
 from vlmdata.config import BuildConfig
+from vlmdata.export.finish import finish_export
+from vlmdata.export.plan import plan_export
+from vlmdata.export.shards import export_shard
 from vlmdata.filtering.duplicates import find_duplicates, rules_digest
 from vlmdata.filtering.shards import filter_shard
 from vlmdata.ingest.listing import list_source
@@ -21,7 +24,7 @@ from vlmdata.measure.facts import measure_shard
 from vlmdata.opt_out import NOBODY
 from vlmdata.runs import Run, start_run
 from vlmdata.versions.publish import publish
-from vlmdata.versions.version import Version, newest_number, version_under
+from vlmdata.versions.version import Version, newest_number, read_version, version_under
 
 
 @dataclass
@@ -83,7 +86,11 @@ class Growing:
         """A night: build and publish; captions score 0.5 unless they are named."""
         run = run or self.begin()
         judged = type(self.tiny)(self.dataset, self.config, self.filtered()).captioned().judged(scores or {})
-        return publish(run, run.base, judged.shards, judged.exported().shards, "exported")
+        before = read_version(self.dataset, run.base).exported if run.base else []
+        planned = plan_export(self.dataset, judged.shards, self.config.export, before)
+        exported = [export_shard(self.dataset, shard, self.config.export) for shard in planned]
+        place = finish_export(self.dataset, exported, self.config.export, {})
+        return publish(run, run.base, judged.shards, exported, place)
 
     def near_duplicates(self, shards: list[Shard]) -> dict[str, str]:
         """Key of each near-duplicate, and of the one that it names."""
