@@ -165,6 +165,11 @@ class Dataset:
         """What a later step's key says of columns that it reads."""
         return self.manifest(shard, step).tables[table].digest(columns)
 
+    def replace_manifest(self, path: str, manifest: Manifest) -> None:
+        """Write a manifest in the place of one that may not stay: forgetting alone does that."""
+        self.store.replace(path, manifest.model_dump_json(by_alias=True, indent=1).encode())
+        _manifests.pop((self.store.url, path), None)
+
     def latest(self, step: Step, key: str) -> str | None:
         """Path of the newest generation under a key, if there is one."""
         found = self.store.list(layout.manifest_prefix(self.name, step, key))
@@ -231,19 +236,34 @@ def find_done(dataset: Dataset, shard: Shard, step: Step, reads: Sequence[str], 
     return shard.at(step, done) if done and not dataset.manifest_at(done).open else None
 
 
+def made_again(dataset: Dataset, before: Manifest, result: Result) -> Manifest:
+    """A manifest with another result in it: for what takes the place of one that may not stay."""
+    return _made(dataset, Step(before.step), before.shard, before.key, before.generation, result)
+
+
 def publish(dataset: Dataset, shard: str, step: Step, key: str, result: Result, before: Manifest | None = None) -> str:
     """Write the tables, then the manifest that makes them count; returns its path.
 
     If another run published this generation first, that one stands.
     """
+    manifest = _made(dataset, step, shard, key, before.generation + 1 if before else 0, result)
+    path = layout.manifest_path(dataset.name, step, key, manifest.generation)
+    if dataset.store.create(path, manifest.model_dump_json(by_alias=True, indent=1).encode()):
+        # A person may have emptied the store in the middle of this process.
+        _manifests.pop((dataset.store.url, path), None)
+    return path
+
+
+def _made(dataset: Dataset, step: Step, shard: str, key: str, generation: int, result: Result) -> Manifest:
+    """Check the accounts, write the tables, and name both."""
     result.samples.check(f"{step} shard {shard}, samples")
     result.captions.check(f"{step} shard {shard}, captions")
-    manifest = Manifest(
+    return Manifest(
         step=step.value,
         shard=shard,
         key=key,
         revision=REVISION[step],
-        generation=before.generation + 1 if before else 0,
+        generation=generation,
         tables=_put_tables(dataset, step, result.tables),
         samples=result.samples,
         captions=result.captions,
@@ -252,11 +272,6 @@ def publish(dataset: Dataset, shard: str, step: Step, key: str, result: Result, 
         open=result.open,
         facts=result.facts,
     )
-    path = layout.manifest_path(dataset.name, step, key, manifest.generation)
-    if dataset.store.create(path, manifest.model_dump_json(by_alias=True, indent=1).encode()):
-        # A person may have emptied the store in the middle of this process.
-        _manifests.pop((dataset.store.url, path), None)
-    return path
 
 
 def _tally(rejects: pa.Table | TableRef | None) -> dict[str, int]:

@@ -232,6 +232,36 @@ def export(
 
 
 @app.command()
+def forget(
+    store: _Store,
+    dataset: _Name,
+    sample: Annotated[list[str] | None, typer.Option("--sample", help="A sample's id.")] = None,
+    url: Annotated[list[str] | None, typer.Option("--url", help="An address, as the source has it.")] = None,
+    domain: Annotated[list[str] | None, typer.Option("--domain", help="A domain, and all below it.")] = None,
+    sha256: Annotated[list[str] | None, typer.Option("--sha256", help="Of a picture's bytes, 64 hex digits.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Take pictures and all that was made of them out of every stage, version and export, for good, and prove it."""
+    from dataclasses import asdict
+
+    from vlmdata.console import print_lines, progress_bars
+    from vlmdata.forgetting.forget import as_lines
+    from vlmdata.forgetting.forget import forget as carry_out
+    from vlmdata.forgetting.who import Asked
+    from vlmdata.runs import existing_run
+
+    asked = Asked.of(sample or [], url or [], domain or [], sha256 or [])
+    opened = dataset_at(store, dataset)
+    existing_run(opened)
+    with progress_bars() as bars:
+        receipt = carry_out(opened, asked, bars.say)
+    if as_json:
+        typer.echo(json.dumps(asdict(receipt), indent=2))
+    else:
+        print_lines(as_lines(receipt))
+
+
+@app.command()
 def failures(
     store: _Store,
     dataset: _Name,

@@ -6,6 +6,7 @@
 <dataset>/02_captioned/journal/{log,snapshots,tables,batches}/…
 <dataset>/runs/<number>/<step>.json
 <dataset>/versions/<number>.json
+<dataset>/forgotten/<number>.json
 <dataset>/lease.json
 """
 
@@ -79,7 +80,8 @@ def export_prefix(dataset: str, key: str) -> str:
     return f"{dataset}/{Stage.FINAL}/{key}"
 
 
-def _journal(dataset: str) -> str:
+def journal(dataset: str) -> str:
+    """All that the journal keeps."""
     return f"{dataset}/{Stage.CAPTIONED}/journal"
 
 
@@ -93,7 +95,7 @@ def journal_thousand(number: int) -> int:
 
 def journal_folder(dataset: str, thousand: int) -> str:
     """A folder of the log."""
-    return f"{_journal(dataset)}/log/{thousand:06d}"
+    return f"{journal(dataset)}/log/{thousand:06d}"
 
 
 def journal_segment(dataset: str, number: int) -> str:
@@ -103,7 +105,7 @@ def journal_segment(dataset: str, number: int) -> str:
 
 def journal_snapshots(dataset: str) -> str:
     """All snapshots of the log."""
-    return f"{_journal(dataset)}/snapshots"
+    return f"{journal(dataset)}/snapshots"
 
 
 def journal_snapshot(dataset: str, number: int) -> str:
@@ -113,12 +115,12 @@ def journal_snapshot(dataset: str, number: int) -> str:
 
 def journal_tables(dataset: str) -> str:
     """Settled records, by content."""
-    return f"{_journal(dataset)}/tables"
+    return f"{journal(dataset)}/tables"
 
 
 def journal_batch(dataset: str, token: str) -> str:
     """Which batch of the API a token stands for."""
-    return f"{_journal(dataset)}/batches/{token}.json"
+    return f"{journal(dataset)}/batches/{token}.json"
 
 
 def sent_picture(dataset: str, name: str) -> str:
@@ -134,6 +136,21 @@ def versions_prefix(dataset: str) -> str:
 def version_path(dataset: str, number: int) -> str:
     """One version: put once, never overwritten."""
     return f"{versions_prefix(dataset)}/{number:06d}.json"
+
+
+def forgotten_prefix(dataset: str) -> str:
+    """What is not to come back, and the receipts."""
+    return f"{dataset}/forgotten"
+
+
+def forgotten_path(dataset: str, name: str) -> str:
+    """A tombstone (a number), or a receipt."""
+    return f"{forgotten_prefix(dataset)}/{name}.json"
+
+
+def outside_path(dataset: str, name: str) -> str:
+    """Where a copy of an export went, outside of the store."""
+    return f"{dataset}/{Stage.FINAL}/outside/{name}.json"
 
 
 def lease_path(dataset: str) -> str:

@@ -189,9 +189,17 @@ def config_of_newest(dataset: Dataset) -> BuildConfig:
     Raises:
         ConfigError: there is no run, or another version of this software wrote its config.
     """
-    recorded = existing_run(dataset).read("start") or {}
-    raw = {**recorded.get("config", {}), "store": dataset.store_url}
-    return parse_config(raw, where=f"the config of run {recorded.get('number')}")
+    return config_of(existing_run(dataset))
+
+
+def config_of(run: Run) -> BuildConfig:
+    """The config of a run, over the store that it is read from.
+
+    Raises:
+        ConfigError: another version of this software wrote it.
+    """
+    raw = {**(run.read("start") or {}).get("config", {}), "store": run.dataset.store_url}
+    return parse_config(raw, where=f"the config of run {run.number}")
 
 
 def fingerprint(dataset: Dataset, config: BuildConfig, listing: Sequence[Shard]) -> str:

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
+from tests.unit.growing import growing
 from vlmdata.captioning.shards import caption_shard
 from vlmdata.checkpoint import Counts, Dataset, Result, Shard, publish, step_key
 from vlmdata.config import BuildConfig
@@ -30,6 +31,8 @@ from vlmdata.measure.facts import measure_shard
 from vlmdata.quality.bands import judge_shard
 from vlmdata.runs import IN_PART, StageReport, report, start_run
 from vlmdata.schema import SCORES, filled
+
+__all__ = ["growing"]
 
 MIN_SIDE = 40
 

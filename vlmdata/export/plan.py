@@ -131,11 +131,23 @@ def _in_source_order(dataset: Dataset, shards: list[Shard]) -> pa.Table:
 
 
 def _described(dataset: Dataset, shard: Shard, index: int) -> pa.Table:
-    samples = dataset.read(shard, Step.CHECKED, "samples", [*SAMPLE_COLUMNS, "bytes"])
-    captions = dataset.read(shard, Step.CHECKED, "captions", CAPTION_COLUMNS)
-    digests = row_digests(with_captions(samples, captions))
-    here = pa.repeat(pa.scalar(index, pa.int32()), samples.num_rows)
-    return samples.select(["id", "key", "bytes"]).append_column("digest", digests).append_column("shard", here)
+    rows = _with_digests(dataset, shard.manifests[Step.CHECKED.value])
+    return rows.append_column("shard", pa.repeat(pa.scalar(index, pa.int32()), rows.num_rows))
+
+
+def _with_digests(dataset: Dataset, checked: str) -> pa.Table:
+    """Id, key, size and digest of all that a manifest of 03 lets through."""
+    tables = dataset.manifest_at(checked).tables
+    samples = dataset.table(tables["samples"], [*SAMPLE_COLUMNS, "bytes"])
+    digests = row_digests(with_captions(samples, dataset.table(tables["captions"], CAPTION_COLUMNS)))
+    return samples.select(["id", "key", "bytes"]).append_column("digest", digests)
+
+
+def digests_now(dataset: Dataset, plan: pa.Table) -> pa.Array:
+    """What the export says of each row of a plan (`PLAN`), as its checkpoints tell it now."""
+    found = pa.concat_tables([_with_digests(dataset, path) for path in pc.unique(plan["checked"]).to_pylist()])
+    found = found.combine_chunks()
+    return found["digest"].take(pc.index_in(plan["id"], value_set=found["id"]))
 
 
 def _plan_one(dataset: Dataset, shards: list[Shard], rows: pa.Table, name: str, facts: dict[str, Any]) -> Shard:

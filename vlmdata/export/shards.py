@@ -70,10 +70,11 @@ def export_shard(dataset: Dataset, shard: Shard, config: ExportConfig) -> Shard:
         StoreError: the store does not give back what was written.
     """
     plan = dataset.manifest(shard, Step.EXPORT_PLAN)
-    return run_once(dataset, shard, Step.FINAL, [plan.key], {}, lambda _: _work(dataset, shard, config))
+    return run_once(dataset, shard, Step.FINAL, [plan.key], {}, lambda _: write_files(dataset, shard, config))
 
 
-def _work(dataset: Dataset, shard: Shard, config: ExportConfig) -> Result:
+def write_files(dataset: Dataset, shard: Shard, config: ExportConfig) -> Result:
+    """What `export_shard` does, whether or not it was done before."""
     plan = dataset.read(shard, Step.EXPORT_PLAN, "plan")
     named = dataset.manifest(shard, Step.EXPORT_PLAN).facts
     every, captions, left_out = _described(dataset, plan, config.captions)

@@ -17,6 +17,7 @@ from vlmdata.checkpoint import Counts, Dataset, Manifest, Result, Shard, encode_
 from vlmdata.config import BuildConfig, FileSource, UrlsSource
 from vlmdata.cuts import cuts
 from vlmdata.errors import SourceError
+from vlmdata.forgetting.tombstones import read_tombstones
 from vlmdata.ingest.kinds import KINDS
 from vlmdata.layout import Step
 from vlmdata.schema import sample_ids
@@ -34,7 +35,7 @@ def list_source(dataset: Dataset, config: BuildConfig) -> list[Shard]:
     """
     if isinstance(config.source, UrlsSource):
         return _list_urls(dataset, config.source, config.shard_size)
-    listing = _listing(dataset, config.source)
+    listing = read_tombstones(dataset).without(_listing(dataset, config.source))
     sizes = pc.fill_null(listing["size"], 0).to_numpy()
     parts = [listing.slice(start, stop - start) for start, stop in cuts(sizes, config.shard_size, _SHARD_BYTES)]
     return [_list_shard(dataset, f"{number:05d}", rows.combine_chunks()) for number, rows in enumerate(parts)]
@@ -49,8 +50,8 @@ def _list_urls(dataset: Dataset, source: UrlsSource, shard_size: int) -> list[Sh
     from vlmdata.ingest.url_list import fingerprint, list_parts
 
     def work(_: Manifest | None) -> Result:
-        parts = enumerate(list_parts(source, shard_size))
-        cut = [_list_shard(dataset, f"{number:05d}", part) for number, part in parts]
+        parts, tombstones = enumerate(list_parts(source, shard_size)), read_tombstones(dataset)
+        cut = [_list_shard(dataset, f"{number:05d}", tombstones.without(part)) for number, part in parts]
         manifests = [shard.manifests[Step.LISTING.value] for shard in cut]
         table = pa.table([[shard.name for shard in cut], [shard.rows for shard in cut], manifests], schema=_SHARDS)
         rows = sum(shard.rows for shard in cut)

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from vlmdata.checkpoint import Counts, Dataset, Manifest, Result, Shard, TableRef, TableWriter, find_done, run_once
 from vlmdata.config import BuildConfig, Source
+from vlmdata.forgetting.tombstones import FORGOTTEN, Tombstones, read_tombstones
 from vlmdata.ingest.kinds import KINDS
 from vlmdata.ingest.reading import Lost, Reading, slices
 from vlmdata.layout import Step
@@ -37,17 +38,17 @@ def ingest_shard(dataset: Dataset, shard: Shard, config: BuildConfig) -> Shard:
         wanted = np.flatnonzero(~np.asarray(listing["missing"], dtype=bool) & np.asarray(listing["refused"].is_null()))
         readings = _mended(dataset, config, listing, wanted, before) if before else _readings(config, listing, wanted)
         with TableWriter(dataset, Step.RAW, IMAGES) as images:
-            rows = _rows(config, listing, images, readings)
+            rows = _rows(config, listing, images, _not_forgotten(readings, read_tombstones(dataset)))
             return _account(config.source, listing, rows, images.finish())
 
-    done = run_once(dataset, shard, Step.RAW, _reads(dataset, shard), _settings(config), work)
+    done = run_once(dataset, shard, Step.RAW, _reads(dataset, shard), read_settings(config), work)
     advance(Step.RAW, shard.rows)
     return done
 
 
 def find_ingested(dataset: Dataset, shards: Sequence[Shard], config: BuildConfig) -> list[Shard]:
     """Those that `ingest_shard` has nothing to do for, as it would return them."""
-    settings = _settings(config)
+    settings = read_settings(config)
 
     def find(shard: Shard) -> Shard | None:
         return find_done(dataset, shard, Step.RAW, _reads(dataset, shard), settings)
@@ -60,7 +61,7 @@ def _reads(dataset: Dataset, shard: Shard) -> list[str]:
     return [dataset.digest(shard, Step.LISTING, "listing", LISTING.names)]
 
 
-def _settings(config: BuildConfig) -> dict[str, Any]:
+def read_settings(config: BuildConfig) -> dict[str, Any]:
     """What decides the bytes that are read; where they lie does not, nor what the listing has settled."""
     source = config.source.settings()
     settings = {name: value for name, value in source.items() if name in {"kind", "image_column"}}
@@ -111,6 +112,19 @@ def _binary(pictures: Sequence[bytes]) -> pa.Array:
     np.cumsum([len(data) for data in pictures], out=offsets[1:])
     data = pa.py_buffer(b"".join(pictures))
     return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(pictures), [None, pa.py_buffer(offsets), data])
+
+
+def _not_forgotten(readings: Readings, tombstones: Tombstones) -> Readings:
+    """Pictures that were withdrawn are let go as soon as they are known."""
+    for positions, reading in readings:
+        if not tombstones:
+            yield positions, reading
+            continue
+        every = reading.pictures
+        digests = reading.digests or [None if isinstance(each, Lost) else sha256(each).hexdigest() for each in every]
+        told = zip(every, digests, strict=True)
+        left = [_WITHDRAWN if digest and tombstones.has_bytes(digest) else each for each, digest in told]
+        yield positions, Reading(left, digests, reading.fetches)
 
 
 def _digests(reading: Reading, got: list[int], pictures: Sequence[bytes]) -> list[str]:
@@ -267,7 +281,9 @@ def _account(source: Source, listing: pa.Table, rows: _Rows, images: TableRef) -
 
 _MISSING = Lost("missing_file", "no such picture", "rejected")
 _REPEATED = Lost("repeated_caption", "says the same twice", "rejected")
+_WITHDRAWN = Lost(FORGOTTEN, "it was withdrawn", "rejected")
 _REFUSED = {
+    FORGOTTEN: _WITHDRAWN.detail,
     "malformed_url": "no address that can be asked",
     "unsupported_scheme": "only http and https are asked",
     "license_not_allowed": "its licence is not one of source.allow_licenses",
@@ -294,7 +310,7 @@ def _rejects(source: Source, listing: pa.Table, ids: Array, lost: dict[int, Lost
                 "key": key,
                 "outcome": lost[at].outcome,
                 "code": lost[at].code,
-                "detail": f"{place}: {lost[at].detail}",
+                "detail": lost[at].detail if lost[at].code == FORGOTTEN else f"{place}: {lost[at].detail}",
                 "retryable": lost[at].retryable,
             }
             for at, key, place in told

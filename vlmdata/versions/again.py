@@ -6,15 +6,16 @@ import json
 
 from vlmdata.checkpoint import Dataset
 from vlmdata.config import BuildConfig
-from vlmdata.config_reading import parse_config, with_overrides
+from vlmdata.config_reading import with_overrides
 from vlmdata.errors import ConfigError
 from vlmdata.export.card_facts import card_facts
 from vlmdata.export.finish import finish_export, locate_export
 from vlmdata.export.plan import plan_export
 from vlmdata.export.shards import export_shard
+from vlmdata.forgetting.outside import remember
 from vlmdata.here import each_here
 from vlmdata.layout import Step
-from vlmdata.runs import Run
+from vlmdata.runs import Run, config_of
 from vlmdata.versions.version import read_version
 
 
@@ -34,13 +35,14 @@ def export_again(dataset: Dataset, number: int, to: str, overrides: list[str]) -
     planned = plan_export(dataset, version.shards, config.export, version.exported)
     made = each_here(Step.FINAL, planned, lambda shard: export_shard(dataset, shard, config.export))
     place = finish_export(dataset, made, config.export, card_facts(run, config))
-    return locate_export(dataset.store, place), sum(dataset.manifest(shard, Step.FINAL).samples.kept for shard in made)
+    place = locate_export(dataset.store, place)
+    remember(dataset, place, number)
+    return place, sum(dataset.manifest(shard, Step.FINAL).samples.kept for shard in made)
 
 
 def _config(run: Run, to: str, overrides: list[str]) -> BuildConfig:
     """What the version was built with, less where it went."""
-    raw = {**(run.read("start") or {}).get("config", {}), "store": run.dataset.store_url}
-    built = parse_config(raw, where=f"the config of run {run.number}")
+    built = config_of(run)
     other = with_overrides(built, [*overrides, f"export.path={json.dumps(to)}"])
     if other.model_copy(update={"export": built.export}) != built:
         raise ConfigError(
