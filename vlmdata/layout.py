@@ -46,7 +46,7 @@ class Step(StrEnum):
 
 REVISION: dict[Step, int] = {
     **dict.fromkeys(Step, 1),
-    Step.LISTING: 2,
+    Step.LISTING: 3,
     Step.RAW: 2,
     Step.DUPLICATES: 2,
     Step.FILTERED: 2,

@@ -50,6 +50,13 @@ class Bucket:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    def read_shards(self) -> set[str]:
+        """Shards that pictures were read for, by name; a name twice would be two manifests."""
+        store = open_store(self.store)
+        names = [json.loads(store.get(path))["shard"] for path in store.list("sample/00_raw/manifests")]
+        assert len(names) == len(set(names)), names
+        return set(names)
+
     def versions(self) -> list[dict[str, Any]]:
         """What `vlmdata versions` lists."""
         return [json.loads(line) for line in self.ask("versions").splitlines()]
@@ -89,14 +96,13 @@ def test_night_after_night(bucket: Bucket) -> None:
     assert again.returncode == 0 and "nothing has changed" in again.stdout
     assert [row["version"] for row in bucket.versions()] == [1]
 
-    raw = f"{bucket.store}/sample/00_raw/manifests"
-    before = set(open_store(bucket.store).list("sample/00_raw/manifests"))
+    before = bucket.read_shards()
     copy = {"a_copy.png": smaller(bucket.pictures[names[0]])}
     bucket.add(*names[12:18])
     bucket.add("a_copy.png", under=copy)
     second = bucket.night()
     assert second.returncode == 0, second.stderr
-    assert before < set(open_store(bucket.store).list("sample/00_raw/manifests")), raw
+    assert bucket.read_shards() - before == {"00002"}, "what was there was not read again"
 
     one, two = bucket.versions()
     assert two["samples"] - one["samples"] == 6

@@ -1,4 +1,4 @@
-"""Lists a source and cuts the list into shards.
+"""Lists a source and cuts the list into shards, on top of how it was cut before.
 
 Listing looks at names, sizes and captions and at no picture; whatever is wrong
 with a source as a whole is said there, before anything is written. A list of
@@ -7,6 +7,7 @@ addresses may be longer than memory: it is cut while it is read.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import sha256
 
 import numpy as np
@@ -18,6 +19,7 @@ from vlmdata.config import BuildConfig, FileSource, UrlsSource
 from vlmdata.cuts import cuts
 from vlmdata.errors import SourceError
 from vlmdata.forgetting.tombstones import read_tombstones
+from vlmdata.ingest.growth import first_free, keep_cut, owners
 from vlmdata.ingest.kinds import KINDS
 from vlmdata.layout import Step
 from vlmdata.schema import sample_ids
@@ -36,31 +38,47 @@ def list_source(dataset: Dataset, config: BuildConfig) -> list[Shard]:
     if isinstance(config.source, UrlsSource):
         return _list_urls(dataset, config.source, config.shard_size)
     listing = read_tombstones(dataset).without(_listing(dataset, config.source))
-    sizes = pc.fill_null(listing["size"], 0).to_numpy()
-    parts = [listing.slice(start, stop - start) for start, stop in cuts(sizes, config.shard_size, _SHARD_BYTES)]
-    return [_list_shard(dataset, f"{number:05d}", rows.combine_chunks()) for number, rows in enumerate(parts)]
+    settings = {"source": config.source.settings(), "shard_size": config.shard_size}
+    return keep_cut(dataset, settings, lambda known: _cut(dataset, known, listing, config.shard_size))
 
 
-_SHARDS = pa.schema([("name", pa.string()), ("rows", pa.int64()), ("manifest", pa.string())])
+def _cut(dataset: Dataset, known: Sequence[Shard], listing: pa.Table, shard_size: int) -> list[Shard]:
+    """Rows that were there stay in their shards; the others are cut into new ones."""
+    owner = owners(dataset, known, listing)
+    order = np.argsort(owner, kind="stable")
+    ends = np.searchsorted(owner[order], np.arange(-1, len(known)), side="right").tolist()
+    listing = listing.take(order)
+    stay = [
+        _list_shard(dataset, shard.name, listing.slice(start, stop - start), shard)
+        for shard, start, stop in zip(known, ends[:-1], ends[1:], strict=True)
+        if stop > start
+    ]
+    new, first = listing.slice(0, ends[0]), first_free(known)
+    sizes = pc.fill_null(new["size"], 0).to_numpy()
+    parts = enumerate(cuts(sizes, shard_size, _SHARD_BYTES), first)
+    return stay + [
+        _list_shard(dataset, f"{number:05d}", new.slice(start, stop - start)) for number, (start, stop) in parts
+    ]
 
 
 def _list_urls(dataset: Dataset, source: UrlsSource, shard_size: int) -> list[Shard]:
-    """A list that was cut before is not read again: which shards it gave is kept in the store."""
-
+    """A list that was cut before is not read again."""
     from vlmdata.ingest.url_list import fingerprint, list_parts
 
-    def work(_: Manifest | None) -> Result:
-        parts, tombstones = enumerate(list_parts(source, shard_size)), read_tombstones(dataset)
-        cut = [_list_shard(dataset, f"{number:05d}", tombstones.without(part)) for number, part in parts]
-        manifests = [shard.manifests[Step.LISTING.value] for shard in cut]
-        table = pa.table([[shard.name for shard in cut], [shard.rows for shard in cut], manifests], schema=_SHARDS)
-        rows = sum(shard.rows for shard in cut)
-        return Result({"shards": table}, Counts(came=rows, kept=rows))
+    def cut(known: Sequence[Shard]) -> list[Shard]:
+        tombstones, first = read_tombstones(dataset), first_free(known)
+        keys = ((at, dataset.read(shard, Step.LISTING, "listing", ["key"])) for at, shard in enumerate(known))
+        found, new = list[Shard](), list[Shard]()
+        for owner, part in list_parts(source, shard_size, keys):
+            rows = tombstones.without(part)
+            if owner is None:
+                new.append(_list_shard(dataset, f"{first + len(new):05d}", rows))
+            else:
+                found.append(_list_shard(dataset, known[owner].name, rows, known[owner]))
+        return found + new
 
-    settings = {"cut": source.settings(), "shard_size": shard_size}
-    whole = run_once(dataset, Shard("all", 0), Step.LISTING, fingerprint(source), settings, work)
-    shards = dataset.read(whole, Step.LISTING, "shards").to_pylist()
-    return [Shard(each["name"], each["rows"]).at(Step.LISTING, each["manifest"]) for each in shards]
+    settings = {"source": source.settings(), "shard_size": shard_size}
+    return keep_cut(dataset, settings, cut, seen=sha256("\n".join(fingerprint(source)).encode()).hexdigest())
 
 
 def _listing(dataset: Dataset, source: FileSource) -> pa.Table:
@@ -77,17 +95,21 @@ def _listing(dataset: Dataset, source: FileSource) -> pa.Table:
     return dataset.read(whole, Step.LISTING, "listing")
 
 
-def _list_shard(dataset: Dataset, name: str, rows: pa.Table) -> Shard:
+def _list_shard(dataset: Dataset, name: str, rows: pa.Table, before: Shard | None = None) -> Shard:
+    """A shard's rows as a checkpoint; it names the one before, of which 00_raw may have most pictures."""
+    rows = rows.combine_chunks()
     reads = [sha256(encode_parquet(rows)).hexdigest()]
-    return run_once(dataset, Shard(name, rows.num_rows), Step.LISTING, reads, {}, lambda _: _listed(rows))
+    facts = {"before": before.manifests[Step.LISTING.value]} if before else {}
+    return run_once(dataset, Shard(name, rows.num_rows), Step.LISTING, reads, {}, lambda _: _listed(rows, facts))
 
 
-def _listed(rows: pa.Table) -> Result:
+def _listed(rows: pa.Table, facts: dict[str, str] | None = None) -> Result:
     captions = len(pc.list_flatten(rows["captions"]))
     return Result(
         {"listing": rows},
         Counts(came=rows.num_rows, kept=rows.num_rows),
         Counts(came=captions, kept=captions),
+        facts=dict(facts or {}),
     )
 
 

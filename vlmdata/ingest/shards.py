@@ -12,9 +12,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vlmdata.checkpoint import Counts, Dataset, Manifest, Result, Shard, TableRef, TableWriter, find_done, run_once
+from vlmdata.checkpoint import (
+    Counts,
+    Dataset,
+    Manifest,
+    Result,
+    Shard,
+    TableRef,
+    TableWriter,
+    find_done,
+    run_once,
+    step_key,
+)
 from vlmdata.config import BuildConfig, Source
 from vlmdata.forgetting.tombstones import FORGOTTEN, Tombstones, read_tombstones
+from vlmdata.ingest.growth import identities
 from vlmdata.ingest.kinds import KINDS
 from vlmdata.ingest.reading import Lost, Reading, slices
 from vlmdata.layout import Step
@@ -35,11 +47,15 @@ def ingest_shard(dataset: Dataset, shard: Shard, config: BuildConfig) -> Shard:
 
     def work(before: Manifest | None) -> Result:
         listing = dataset.read(shard, Step.LISTING, "listing")
-        wanted = np.flatnonzero(~np.asarray(listing["missing"], dtype=bool) & np.asarray(listing["refused"].is_null()))
-        readings = _mended(dataset, config, listing, wanted, before) if before else _readings(config, listing, wanted)
+        wanted = _wanted(listing)
+        former = _former(dataset, shard, config) if before is None else None
+        memory = _same_rows(dataset, before, listing) if before else _rows_of_former(dataset, former, listing)
+        readings = _mended(config, listing, wanted, memory) if memory else _readings(config, listing, wanted)
         with TableWriter(dataset, Step.RAW, IMAGES) as images:
             rows = _rows(config, listing, images, _not_forgotten(readings, read_tombstones(dataset)))
-            return _account(config.source, listing, rows, images.finish())
+            result = _account(config.source, listing, rows, images.finish())
+            result.facts |= {"before": former.raw} if former else {}
+            return result
 
     done = run_once(dataset, shard, Step.RAW, _reads(dataset, shard), read_settings(config), work)
     advance(Step.RAW, shard.rows)
@@ -177,17 +193,60 @@ def _read(config: BuildConfig, rows: pa.Table) -> Iterator[Reading]:
         yield Reading(pictures[some])
 
 
-def _mended(dataset: Dataset, config: BuildConfig, listing: pa.Table, wanted: Array, before: Manifest) -> Readings:
-    """All rows once more: those that time may mend are read again, the others are what they were."""
-    again = np.asarray(before.facts["unread"], dtype=np.int64)
-    earlier, now = _Earlier(dataset, before, wanted, again), _Now(_readings(config, listing, again))
-    sizes = [now.size(at) if at in now.pictures else earlier.size(at) for at in wanted.tolist()]
+def _wanted(listing: pa.Table) -> Array:
+    """Positions of the rows that are to be read."""
+    return np.flatnonzero(~np.asarray(listing["missing"], dtype=bool) & np.asarray(listing["refused"].is_null()))
+
+
+def _mended(config: BuildConfig, listing: pa.Table, wanted: Array, memory: _Memory) -> Readings:
+    """All rows once more: those that are new, or that time may mend, are read; the others are what they were."""
+    again = np.array([at for at in wanted.tolist() if memory.asks_for(at)], dtype=np.int64)
+    now = _Now(_readings(config, listing, again))
+    sizes = [now.size(at) if at in now.pictures else memory.size(at) for at in wanted.tolist()]
     for some in slices(sizes):
         positions = wanted[some]
-        told = [now.of(at) if at in now.pictures else earlier.of(at) for at in positions.tolist()]
+        told = [now.of(at) if at in now.pictures else memory.of(at) for at in positions.tolist()]
         pictures, digests, fetches = (list(each) for each in zip(*told, strict=True))
         table = None if fetches[0] is None else pa.Table.from_pylist(fetches, schema=FETCHES)
         yield positions, Reading(pictures, digests, table)
+
+
+@dataclass(frozen=True)
+class _Former:
+    """A shard as it was before its listing changed: its rows, and the path of their checkpoint."""
+
+    listing: pa.Table
+    raw: str
+
+
+def _former(dataset: Dataset, shard: Shard, config: BuildConfig) -> _Former | None:
+    """The newest of the shard's former listings whose pictures were read as they would be now."""
+    before = dataset.manifest(shard, Step.LISTING).facts.get("before")
+    while before:
+        was = Shard(shard.name, 0).at(Step.LISTING, before)
+        done = dataset.latest(Step.RAW, step_key(Step.RAW, _reads(dataset, was), read_settings(config)))
+        if done:
+            return _Former(dataset.read(was, Step.LISTING, "listing"), done)
+        before = dataset.manifest(was, Step.LISTING).facts.get("before")
+    return None
+
+
+def _same_rows(dataset: Dataset, before: Manifest, listing: pa.Table) -> _Memory:
+    return _Memory(dataset, before, listing, np.arange(listing.num_rows))
+
+
+def _rows_of_former(dataset: Dataset, former: _Former | None, listing: pa.Table) -> _Memory | None:
+    if former is None:
+        return None
+    named = [
+        pc.binary_join_element_wise(identities(each), _hash_wanted(each), "\0") for each in (listing, former.listing)
+    ]
+    at = pc.fill_null(pc.index_in(named[0], value_set=named[1]), -1).to_numpy()
+    return _Memory(dataset, dataset.manifest_at(former.raw), former.listing, at)
+
+
+def _hash_wanted(listing: pa.Table) -> pa.Array:
+    return pc.fill_null(listing["sha256"], "").combine_chunks()
 
 
 Told = tuple[bytes | Lost, str | None, dict[str, Any] | None]
@@ -216,30 +275,42 @@ class _Now:
         return _size(self._fetches.get(at))
 
 
-class _Earlier:
-    """Rows as an earlier generation has them."""
+class _Memory:
+    """Rows as an earlier checkpoint has them; `at` is where each row of the present listing was in its, -1: nowhere."""
 
-    def __init__(self, dataset: Dataset, before: Manifest, wanted: Array, again: Array) -> None:
+    def __init__(self, dataset: Dataset, before: Manifest, listing: pa.Table, at: Array) -> None:
+        self._at = at
+        self._open = frozenset(before.facts["unread"])
+        wanted = _wanted(listing)
+        self._there = frozenset(wanted.tolist())
         self._fetches: dict[int, dict[str, Any]] = {}
         if "fetches" in before.tables:
             rows = dataset.table(before.tables["fetches"], FETCHES.names).to_pylist()
             self._fetches = dict(zip(wanted.tolist(), rows, strict=True))
-        self._lost = {at: _as_lost(row) for at, row in self._fetches.items() if row["outcome"] != "kept"}
-        kept = np.setdiff1d(np.setdiff1d(wanted, again), np.array(list(self._lost), dtype=np.int64))
-        self._row = {at: row for row, at in enumerate(kept.tolist())}
+        self._lost = {there: _as_lost(row) for there, row in self._fetches.items() if row["outcome"] != "kept"}
+        self._lost |= dict.fromkeys(before.facts.get("withdrawn", ()), _WITHDRAWN)
+        away = {*self._open, *self._lost}
+        kept = [there for there in wanted.tolist() if there not in away]
+        self._row = {there: row for row, there in enumerate(kept)}
         self._digests = dataset.table(before.tables["samples"], ["sha256"])["sha256"].to_pylist()
         self._images = dataset.table(before.tables["images"], ["image"])["image"]
 
+    def asks_for(self, at: int) -> bool:
+        """Whether a row is to be read: it is new, or may be mended."""
+        there = int(self._at[at])
+        return there not in self._there or there in self._open
+
     def of(self, at: int) -> Told:
-        """By position."""
-        if at in self._lost:
-            return self._lost[at], None, self._fetches.get(at)
-        row = self._row[at]
-        return self._images[row].as_py(), self._digests[row], self._fetches.get(at)
+        """By position in the present listing."""
+        there = int(self._at[at])
+        if there in self._lost:
+            return self._lost[there], None, self._fetches.get(there)
+        row = self._row[there]
+        return self._images[row].as_py(), self._digests[row], self._fetches.get(there)
 
     def size(self, at: int) -> int:
         """Bytes that had come."""
-        return _size(self._fetches.get(at))
+        return _size(self._fetches.get(int(self._at[at])))
 
 
 def _size(fetched: dict[str, Any] | None) -> int:
@@ -270,12 +341,13 @@ def _account(source: Source, listing: pa.Table, rows: _Rows, images: TableRef) -
         asked = np.flatnonzero(np.asarray(listing["refused"].is_null()))
         tables["fetches"] = pa.concat_tables(rows.fetches).add_column(0, ID, pa.array(ids[asked], pa.string()))
     unread = sorted(at for at, why in rows.lost.items() if why.retryable)
+    withdrawn = sorted(at for at, why in rows.lost.items() if why.code == FORGOTTEN)
     return Result(
         tables,
         Counts.of(samples.num_rows, rejects["outcome"], listing.num_rows),
         Counts.of(captions.num_rows, caption_rejects["outcome"], captions.num_rows + caption_rejects.num_rows),
         open=len(unread),
-        facts={"unread": unread},
+        facts={"unread": unread, **({"withdrawn": withdrawn} if withdrawn else {})},
     )
 
 

@@ -13,11 +13,13 @@ import gzip
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -44,8 +46,17 @@ def fingerprint(source: UrlsSource) -> list[str]:
     return [f"{file.name} {file.version}" for file in find_archives(source.path, SUFFIXES)]
 
 
-def list_parts(source: UrlsSource, rows: int) -> Iterator[pa.Table]:
-    """The list in its order, cut into tables of at most `rows` rows of `schema.LISTING`.
+Part = tuple[int | None, pa.Table]
+"""Which known shard it is, if one; and its rows."""
+
+
+def list_parts(source: UrlsSource, rows: int, known: Iterable[tuple[int, pa.Table]] = ()) -> Iterator[Part]:
+    """The list cut into tables of `schema.LISTING`: known shards first, then what is new, at most `rows` rows each.
+
+    Args:
+        source: The list.
+        rows: In a new part.
+        known: Number and addresses (column `key`) of shards that were cut before; what is left of each is a part.
 
     Raises:
         SourceError: no file, no row, a damaged file, or a column that is not there or not as expected.
@@ -56,27 +67,58 @@ def list_parts(source: UrlsSource, rows: int) -> Iterator[pa.Table]:
             _read_file(db, source, file.name, number, _at_hand(tree, file, folder))
         if not db.execute("SELECT 1 FROM listed LIMIT 1").fetchall():
             raise SourceError(f"source.path = {source.path!r}: its {len(files)} files hold no row; expected addresses")
-        yield from _cut(db, rows)
+        for number, keys in known:
+            db.register("cut_before", keys)
+            db.execute(f"INSERT INTO known SELECT key, {int(number)} FROM cut_before")
+            db.unregister("cut_before")
+        yield from _known(db, rows)
+        yield from _new(db, rows)
 
 
-def _cut(db: DuckDBPyConnection, rows: int) -> Iterator[pa.Table]:
-    batches, waiting = db.sql(_IN_ORDER).to_arrow_reader(rows), pa.Table.from_batches([], _ARROW)
-    for batch in batches:
-        waiting = pa.concat_tables([waiting, pa.Table.from_batches([batch]).cast(_ARROW)])
+def _known(db: DuckDBPyConnection, rows: int) -> Iterator[Part]:
+    """What is left of each known shard, in the list's order."""
+    waiting = pa.Table.from_batches([], _OWNED)
+    for batch in db.sql(f"{_IN_ORDER} WHERE shard IS NOT NULL ORDER BY shard, place").to_arrow_reader(rows):
+        waiting = pa.concat_tables([waiting, pa.Table.from_batches([batch]).cast(_OWNED)])
+        *whole, waiting = _by_shard(waiting)
+        yield from (_part(rows) for rows in whole)
+    if waiting.num_rows:
+        yield _part(waiting)
+
+
+def _by_shard(rows: pa.Table) -> list[pa.Table]:
+    """Runs of rows of one shard; at least one."""
+    numbers = rows["shard"].to_numpy()
+    starts = [0, *(np.flatnonzero(numbers[1:] != numbers[:-1]) + 1).tolist(), rows.num_rows]
+    return [rows.slice(start, stop - start) for start, stop in pairwise(starts)]
+
+
+def _part(rows: pa.Table) -> Part:
+    return rows["shard"][0].as_py(), _listing(rows.combine_chunks())
+
+
+def _new(db: DuckDBPyConnection, rows: int) -> Iterator[Part]:
+    """Rows of no known shard, in the list's order, cut."""
+    waiting = pa.Table.from_batches([], _OWNED)
+    for batch in db.sql(f"{_IN_ORDER} WHERE shard IS NULL ORDER BY place").to_arrow_reader(rows):
+        waiting = pa.concat_tables([waiting, pa.Table.from_batches([batch]).cast(_OWNED)])
         while waiting.num_rows >= rows:
-            yield _listing(waiting.slice(0, rows).combine_chunks())
+            yield None, _listing(waiting.slice(0, rows).combine_chunks())
             waiting = waiting.slice(rows)
     if waiting.num_rows:
-        yield _listing(waiting.combine_chunks())
+        yield None, _listing(waiting.combine_chunks())
 
 
 _ARROW = pa.schema(
     [
-        *[pa.field(name, pa.string()) for name in ("key", "location", "member", "url", "license", "sha256", "extra")],
+        *[pa.field(name, pa.string()) for name in ("key", "url", "license", "sha256", "extra")],
         pa.field("refused", pa.string()),
         pa.field("captions", CAPTION_LIST),
     ]
 )
+
+
+_OWNED = pa.schema([pa.field("shard", pa.int64()), *_ARROW])
 
 
 def _listing(rows: pa.Table) -> pa.Table:
@@ -100,7 +142,7 @@ def _with_tags(captions: pa.Array) -> pa.Array:
 
 _TABLE = f"""
 CREATE TABLE listed (
-    key VARCHAR, place BIGINT, location VARCHAR, member VARCHAR, url VARCHAR, license VARCHAR, sha256 VARCHAR,
+    key VARCHAR, place BIGINT, url VARCHAR, license VARCHAR, sha256 VARCHAR,
     extra VARCHAR, refused VARCHAR, captions {_CAPTIONS}
 )
 """
@@ -112,7 +154,7 @@ folded AS (
     SELECT key, first.*, captions FROM (
         SELECT key,
             arg_min(
-                {place: place, location: location, member: member, url: url, license: license, sha256: sha256,
+                {place: place, url: url, license: license, sha256: sha256,
                  extra: extra, refused: refused},
                 {later: refused IS NOT NULL, place: place}
             ) AS first,
@@ -120,8 +162,8 @@ folded AS (
         FROM listed SEMI JOIN repeated USING (key) GROUP BY key
     )
 )
-SELECT key, location, member, url, license, sha256, extra, refused, captions
-FROM (SELECT * FROM once UNION ALL BY NAME SELECT * FROM folded) ORDER BY place
+SELECT shard, key, url, license, sha256, extra, refused, captions
+FROM (SELECT * FROM once UNION ALL BY NAME SELECT * FROM folded) LEFT JOIN known USING (key)
 """
 """Of an address that is listed twice, a row that may be asked for goes before one that may not."""
 
@@ -140,6 +182,7 @@ def _database() -> Iterator[tuple[DuckDBPyConnection, Path]]:
         db.execute("SET enable_progress_bar = false")
         db.execute("SET autoinstall_known_extensions = false")
         db.execute(_TABLE)
+        db.execute("CREATE TABLE known (key VARCHAR, shard BIGINT)")
         yield db, Path(folder)
 
 
@@ -259,7 +302,7 @@ def _insertion(part: _Part, columns: dict[str, str]) -> str:
     name = part.name.replace("'", "''")
     return f"""
     INSERT INTO listed
-    SELECT coalesce(nullif(url, ''), '{name}#' || row), {part.number}::BIGINT << 40 | row, '{name}', row::VARCHAR,
+    SELECT coalesce(nullif(url, ''), '{name}#' || row), {part.number}::BIGINT << 40 | row,
         nullif(url, ''), license, lower(digest), extra, {_refused(source)}, captions
     FROM (
         SELECT trim({url}, e' \\t\\r\\n\\xEF\\xBB\\xBF') AS url, {licence} AS license, trim({digest}) AS digest,

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vlmdata.checkpoint import Counts, Dataset, Manifest, Result, Shard, run_once
+from vlmdata.checkpoint import Counts, Dataset, Manifest, Result, Shard, run_once, step_key
 from vlmdata.config import FilterConfig
 from vlmdata.layout import Step
 from vlmdata.measure.decoder import Decoded, Limits, decoder_pool
@@ -21,22 +21,42 @@ from vlmdata.schema import FACTS
 
 def measure_shard(dataset: Dataset, shard: Shard, config: FilterConfig) -> Shard:
     """Decode and hash a shard's pictures: table `facts`, one row of `schema.FACTS` a picture."""
-    reads = [dataset.digest(shard, Step.RAW, "samples", ["id", "sha256"])]
     # The limits are the only thresholds that facts depend on: beyond them nothing is decoded.
     settings = {"max_pixels": config.max_pixels, "memory_mb": config.decode_memory_mb}
-    return run_once(dataset, shard, Step.FACTS, reads, settings, lambda before: _work(dataset, shard, config, before))
+
+    def work(before: Manifest | None) -> Result:
+        return _work(dataset, shard, config, before or _former(dataset, shard, settings))
+
+    return run_once(dataset, shard, Step.FACTS, _reads(dataset, shard), settings, work)
+
+
+def _reads(dataset: Dataset, shard: Shard) -> list[str]:
+    return [dataset.digest(shard, Step.RAW, "samples", ["id", "sha256"])]
+
+
+def _former(dataset: Dataset, shard: Shard, settings: dict[str, int]) -> Manifest | None:
+    """What was measured of the shard before some of its rows came or left."""
+    raw = dataset.manifest(shard, Step.RAW).facts.get("before")
+    while raw:
+        was = Shard(shard.name, 0).at(Step.RAW, raw)
+        done = dataset.latest(Step.FACTS, step_key(Step.FACTS, _reads(dataset, was), settings))
+        if done:
+            return dataset.manifest_at(done)
+        raw = dataset.manifest_at(raw).facts.get("before")
+    return None
 
 
 def _work(dataset: Dataset, shard: Shard, config: FilterConfig, before: Manifest | None) -> Result:
+    """Pictures that were measured, and not in a way that may be mended, are not decoded again."""
     images = dataset.read(shard, Step.RAW, "images")
     if before is None:
         return _result(measure(images, config))
     earlier = dataset.table(before.tables["facts"])
-    again = earlier["id"].filter(earlier["retryable"])
-    fresh = measure(images.filter(pc.is_in(images["id"], value_set=again)), config)
-    merged = pa.concat_tables([earlier.filter(pc.invert(earlier["retryable"])), fresh])
-    order = pc.index_in(images["id"], value_set=merged["id"])
-    return _result(merged.take(order))
+    earlier = earlier.filter(pc.invert(earlier["retryable"]))
+    known = pc.is_in(images["id"], value_set=earlier["id"])
+    fresh = measure(images.filter(pc.invert(known)), config)
+    merged = pa.concat_tables([earlier, fresh])
+    return _result(merged.take(pc.index_in(images["id"], value_set=merged["id"])))
 
 
 def measure(images: pa.Table, config: FilterConfig) -> pa.Table:

@@ -24,7 +24,7 @@ Row = dict[str, Any]
 
 def listed(path: Path, cut: int = 1000, **options: Any) -> list[Row]:
     """Rows of the listing, less what is null or false."""
-    parts = list(list_parts(UrlsSource(path=str(path), **options), cut))
+    parts = [part for _, part in list_parts(UrlsSource(path=str(path), **options), cut)]
     assert all(part.schema == LISTING for part in parts)
     assert all(part.num_rows == cut for part in parts[:-1]) and 0 < parts[-1].num_rows <= cut
     rows = pa.concat_tables(parts).to_pylist()
@@ -64,7 +64,6 @@ def test_every_format_says_the_same(tmp_path: Path, suffix: str) -> None:
     assert [row["url"] for row in got] == [row["key"] for row in got] == [row["url"] for row in rows]
     if ".txt" not in suffix:
         assert [said(row) for row in got] == [[(row["caption"], None)] for row in rows]
-    assert [(row["location"], row["member"]) for row in got] == [(f"list{suffix}", str(n)) for n in range(5)]
 
 
 def test_what_columns_mean(tmp_path: Path) -> None:
@@ -123,7 +122,7 @@ def test_an_address_that_is_listed_twice_is_one_sample_with_all_captions(tmp_pat
     write(tmp_path / "b.csv", [{"url": "http://a/3", "caption": "three"}, {"url": "http://a/1", "caption": "four"}])
     got = listed(tmp_path)
     assert [row["key"] for row in got] == ["http://a/1", "http://a/2", "http://a/3"]
-    assert said(got[0]) == [("one", None), ("four", None)] and got[0]["location"] == "a.csv"
+    assert said(got[0]) == [("one", None), ("four", None)]
 
 
 @pytest.mark.parametrize(
@@ -234,7 +233,7 @@ def test_names_and_values_are_no_sql(tmp_path: Path) -> None:
     row = {"url": "http://a/1", evil: evil, "caption": evil, "lic": evil}
     file = write(tmp_path / "it's [1] $.jsonl", [row])
     [got] = listed(file, license_column="lic", allow_licenses=(evil,))
-    assert said(got) == [(evil, None)] and json.loads(got["extra"]) == {evil: evil} and got["location"] == file.name
+    assert said(got) == [(evil, None)] and json.loads(got["extra"]) == {evil: evil}
     [got] = listed(file, caption_column=evil, license_column=None)
     assert said(got) == [(evil, None)]
     pq.write_table(pa.table({"url": ["http://a/1"], evil: [evil]}), tmp_path / "b.parquet")
@@ -274,6 +273,6 @@ def test_no_row_is_lost_and_the_order_stays(
 def test_a_long_list_keeps_its_order(tmp_path: Path) -> None:
     n = 300_000
     (tmp_path / "a.csv").write_text("url,caption\n" + "".join(f"http://a/{i},c{i}\n" for i in range(n)))
-    parts = list(list_parts(UrlsSource(path=str(tmp_path / "a.csv")), 1000))
+    parts = [part for _, part in list_parts(UrlsSource(path=str(tmp_path / "a.csv")), 1000)]
     keys = pa.concat_tables(parts)["key"].to_pylist()
     assert keys == [f"http://a/{i}" for i in range(n)] and len(parts) == 300
