@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import duckdb
 import pytest
@@ -138,6 +139,49 @@ def test_a_changed_list_keeps_what_was_downloaded(tmp_path: Path, web: HostileWe
     _, _, shards = ingested(path)
     assert [shard.rows for shard in shards] == [10, 10, 1]
     assert {seen.path for seen in web.requests if "picture" in seen.path} == {GOOD[20]}
+
+
+def test_a_list_that_changes_in_its_middle_downloads_what_is_new(tmp_path: Path, web: HostileWeb) -> None:
+    """A line in the middle comes, two go, one says something else; what failed for good is not asked for again."""
+    path = written(tmp_path, web, [*GOOD[:19], "/status/404"])
+    ingested(path)
+    web.requests.clear()
+    lines = [json.loads(line) for line in (tmp_path / "list.jsonl").read_text().splitlines()]
+    kept = [row for row in lines if row["url"] not in {web.url(GOOD[0]), web.url(GOOD[15])}]
+    kept[4]["caption"] = "said in another way"
+    kept.insert(3, {"url": web.url(GOOD[20])})
+    (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, kept)))
+    dataset, _, shards = ingested(path)
+    assert [shard.rows for shard in shards] == [9, 9, 1]
+    assert {seen.path for seen in web.requests if "picture" in seen.path} == {GOOD[20]}
+    assert not [seen for seen in web.requests if seen.path == "/status/404"], "a permanent failure stays one"
+    assert sorted(row["url"] for row in rows(dataset, shards, "samples")) == sorted(
+        row["url"] for row in kept if "404" not in row["url"]
+    )
+    assert len(rows(dataset, shards, "fetches")) == len(kept)
+    assert "said in another way" in {row["text"] for row in rows(dataset, shards, "captions")}
+
+
+def test_what_was_withdrawn_is_not_asked_for_again(tmp_path: Path, web: HostileWeb) -> None:
+    from vlmdata.forgetting.forget import forget
+    from vlmdata.forgetting.who import Asked
+
+    path = written(tmp_path, web, GOOD[:5])
+    dataset, _, _ = ingested(path)
+    web.requests.clear()
+    receipt = forget(dataset, Asked.of([], [web.url(GOOD[1])], [], []))
+    assert receipt.samples == 1
+    _, _, shards = ingested(path)
+    assert web.requests == []
+    host = urlsplit(web.url("/")).hostname or ""
+    forget(dataset, Asked.of([], [], [host], []))
+    with (tmp_path / "list.jsonl").open("a") as file:
+        file.write("\n" + json.dumps({"url": web.url(GOOD[20])}))
+    _, _, shards = ingested(path)
+    assert web.requests == []
+    assert rows(dataset, shards, "samples") == []
+    assert [row["code"] for row in rows(dataset, shards, "rejects")] == ["forgotten"] * 6
+    assert host not in str(rows(dataset, shards, "rejects"))
 
 
 def test_what_a_kill_leaves_is_gone_on_with(tmp_path: Path, web: HostileWeb) -> None:

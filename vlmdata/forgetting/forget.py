@@ -20,7 +20,6 @@ from vlmdata.forgetting.index import scrub_versions
 from vlmdata.forgetting.journal import scrub_journal
 from vlmdata.forgetting.outside import outside
 from vlmdata.forgetting.pages import scrub_pages
-from vlmdata.forgetting.raw_names import name_anew
 from vlmdata.forgetting.tables import Scrubber, named_tables
 from vlmdata.forgetting.tombstones import Tombstone, read_tombstones
 from vlmdata.forgetting.verify import Verified, verify
@@ -124,7 +123,6 @@ def _carry_out(dataset: Dataset, who: Who, tombstone: Tombstone, say: Callable[[
     say("Taking it out of every checkpoint")
     for step in _TABLES:
         scrubber.scrub(step)
-    name_anew(dataset, scrubber.listings)
     say("Writing exports again without it")
     exported = rewrite_exports(scrubber)
     say("Taking it out of versions, the journal and pages")

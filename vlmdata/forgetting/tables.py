@@ -34,8 +34,6 @@ class Scrubber:
         self._captions = pa.array(sorted(who.captions), pa.string())
         self._origins = pa.array([f"duplicate:{id_}" for id_ in sorted(who.ids)], pa.string())
         self._done: dict[str, tuple[TableRef, pa.Table] | None] = {}
-        self.listings: dict[str, str] = {}
-        """Digests of listings of a shard: what they are now, by what they were."""
         self.replaced: set[str] = set()
         """Paths of tables that are not named any more."""
         self.rewritten = 0
@@ -102,9 +100,13 @@ class Scrubber:
             self._done[ref.path] = (told, LISTING.empty_table()) if told else None
             if told:
                 self.replaced.add(ref.path)
-                self.listings[ref.digest(LISTING.names)] = told.digest(LISTING.names)
         done = self._done[ref.path]
-        return manifest.model_copy(update={"tables": {**manifest.tables, "listing": done[0]}}) if done else None
+        if done is None:
+            return None
+        # 00_raw finds the pictures that stay by what the listing was when they were read.
+        was = [*manifest.facts.get("was", ()), ref.digest(LISTING.names)]
+        tables = {**manifest.tables, "listing": done[0]}
+        return manifest.model_copy(update={"tables": tables, "facts": {**manifest.facts, "was": was}})
 
     def _told(self, manifest: Manifest, gone: Mapping[str, pa.Table]) -> Manifest:
         """00_raw goes on counting them: as rejected, for this reason and with no other word."""

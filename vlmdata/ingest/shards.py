@@ -57,14 +57,14 @@ def ingest_shard(dataset: Dataset, shard: Shard, config: BuildConfig) -> Shard:
             result.facts |= {"before": former.raw} if former else {}
             return result
 
-    done = run_once(dataset, shard, Step.RAW, _reads(dataset, shard), read_settings(config), work)
+    done = run_once(dataset, shard, Step.RAW, _reads(dataset, shard), _settings(config), work)
     advance(Step.RAW, shard.rows)
     return done
 
 
 def find_ingested(dataset: Dataset, shards: Sequence[Shard], config: BuildConfig) -> list[Shard]:
     """Those that `ingest_shard` has nothing to do for, as it would return them."""
-    settings = read_settings(config)
+    settings = _settings(config)
 
     def find(shard: Shard) -> Shard | None:
         return find_done(dataset, shard, Step.RAW, _reads(dataset, shard), settings)
@@ -77,7 +77,7 @@ def _reads(dataset: Dataset, shard: Shard) -> list[str]:
     return [dataset.digest(shard, Step.LISTING, "listing", LISTING.names)]
 
 
-def read_settings(config: BuildConfig) -> dict[str, Any]:
+def _settings(config: BuildConfig) -> dict[str, Any]:
     """What decides the bytes that are read; where they lie does not, nor what the listing has settled."""
     source = config.source.settings()
     settings = {name: value for name, value in source.items() if name in {"kind", "image_column"}}
@@ -221,13 +221,14 @@ class _Former:
 
 def _former(dataset: Dataset, shard: Shard, config: BuildConfig) -> _Former | None:
     """The newest of the shard's former listings whose pictures were read as they would be now."""
-    before = dataset.manifest(shard, Step.LISTING).facts.get("before")
-    while before:
-        was = Shard(shard.name, 0).at(Step.LISTING, before)
-        done = dataset.latest(Step.RAW, step_key(Step.RAW, _reads(dataset, was), read_settings(config)))
-        if done:
-            return _Former(dataset.read(was, Step.LISTING, "listing"), done)
-        before = dataset.manifest(was, Step.LISTING).facts.get("before")
+    path: str | None = shard.manifests[Step.LISTING.value]
+    while path:
+        was, facts = Shard(shard.name, 0).at(Step.LISTING, path), dataset.manifest_at(path).facts
+        for digest in (*_reads(dataset, was), *facts.get("was", ())):
+            done = dataset.latest(Step.RAW, step_key(Step.RAW, [digest], _settings(config)))
+            if done:
+                return _Former(dataset.read(was, Step.LISTING, "listing"), done)
+        path = facts.get("before")
     return None
 
 
