@@ -149,7 +149,7 @@ def test_every_option_named_beside_a_command_is_its_own() -> None:
     for name in DOCUMENTS:
         for command, rest in re.findall(r"^(?:\$ )?vlmdata ([a-z-]+)([^\n#]*)", text(name), re.MULTILINE):
             offered = {option for one in commands.commands[command].params for option in one.opts}
-            assert set(re.findall(r"(?<= )--[a-z-]+", rest)) <= offered, (name, command)
+            assert set(re.findall(r"(?<= )--[a-z0-9-]+", rest)) <= offered, (name, command)
 
 
 def test_every_list_that_contributors_are_sent_to_is_in_the_file_named() -> None:
