@@ -141,23 +141,29 @@ def _pool(
     *,
     named: bool,
 ) -> _Pool:
-    known = standing.index.read(dataset) if standing else INDEX.empty_table()
     then = standing.reads if standing else {}
     as_they_were = [shard.name for shard in shards if then.get(shard.name) == reads[shard.name]]
     fresh = [shard for shard in shards if shard.name not in set(as_they_were)]
-    same = rows_of(known, as_they_were)
+    same, others = _apart(standing.index.read(dataset) if standing else INDEX.empty_table(), as_they_were)
     parts = [_judged(dataset, shard, asked, named=named) for shard in fresh]
-    new = _as_decided_before(pa.concat_tables([INDEX.empty_table(), *parts]), known)
-    rows = pa.concat_tables([same, new]).combine_chunks()
-    gone = pc.invert(pc.is_in(known["id"], value_set=rows["id"]))
+    new = _as_decided_before(pa.concat_tables([INDEX.empty_table(), *parts]), others)
+    rows = pa.concat_tables([same, new])
     names = pa.array([shard.name for shard in shards], pa.string())
     return _Pool(
         candidates=_candidates(rows),
         shard=pc.index_in(rows["shard"], value_set=names).to_numpy().astype(np.int32),
         rows=rows,
         fresh={shard.name for shard in fresh},
-        vanished=known.filter(gone),
+        vanished=others.filter(pc.invert(pc.is_in(others["id"], value_set=new["id"]))),
     )
+
+
+def _apart(known: pa.Table, shards: Sequence[str]) -> tuple[pa.Table, pa.Table]:
+    """Rows of these shards, and the others; most often there are none, and the rows are many."""
+    theirs = pc.is_in(known["shard"], value_set=pa.array(shards, pa.string()))
+    if pc.all(theirs, min_count=0).as_py():
+        return known, known.slice(0, 0)
+    return known.filter(theirs), known.filter(pc.invert(theirs))
 
 
 def _judged(dataset: Dataset, shard: Shard, asked: Sequence[Rule], *, named: bool) -> pa.Table:
@@ -186,18 +192,29 @@ def _as_decided_before(rows: pa.Table, known: pa.Table) -> pa.Table:
 def _candidates(rows: pa.Table) -> Candidates:
     ids = rows["id"].combine_chunks()
     ids = pa.concat_arrays(ids.chunks) if isinstance(ids, pa.ChunkedArray) else ids
-    keeper = pc.fill_null(pc.index_in(rows["duplicate_of"], value_set=ids, skip_nulls=True), -1)
     return Candidates(
         ids=ids,
         hashes=rows["phash"].to_numpy().astype(np.uint64),
         pixels=rows["pixels"].to_numpy().astype(np.int64),
         published=rows["published"].to_numpy().astype(np.bool_),
         before=Verdicts(
-            keeper=keeper.to_numpy().astype(np.int64),
+            keeper=_positions(rows["duplicate_of"], ids),
             distance=pc.fill_null(rows["distance"], -1).to_numpy().astype(np.int16),
             gives=rows["gives"].to_numpy().astype(np.bool_),
         ),
     )
+
+
+def _positions(names: pa.ChunkedArray, ids: pa.Array) -> npt.NDArray[np.int64]:
+    """Where each name stands among the ids; -1: nowhere. Only the names are hashed, which are few."""
+    named = pc.unique(names.drop_null())
+    place = np.full(len(named) + 1, -1, np.int64)
+    of_id = pc.index_in(ids, value_set=named).fill_null(-1).to_numpy()
+    there = np.flatnonzero(of_id >= 0)
+    place[of_id[there]] = there
+    place[-1] = -1
+    found: npt.NDArray[np.int64] = place[pc.index_in(names, value_set=named, skip_nulls=True).fill_null(-1).to_numpy()]
+    return found
 
 
 # What is decided

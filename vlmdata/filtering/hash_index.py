@@ -60,7 +60,8 @@ class HashIndex(BaseModel):
         """The rows of one segment that count."""
         rows = dataset.table(self.segments[number], INDEX.names)
         at_home = [name for name, home in self.homes.items() if home.segment == number]
-        return rows_of(rows, at_home)
+        whole = sum(self.homes[name].rows for name in at_home) == rows.num_rows
+        return rows if whole else rows_of(rows, at_home)
 
     def updated(self, dataset: Dataset, rows: pa.Table, changed: Collection[str], shards: Sequence[str]) -> HashIndex:
         """The index of `shards`, with `rows` (`INDEX`) instead of what it has of the `changed` ones."""

@@ -63,11 +63,12 @@ def settle(candidates: Candidates, radius: int) -> Verdicts:
     naming that.
     """
     published, before = candidates.published, candidates.before
-    rank = _rank(candidates)
-    standing = np.flatnonzero(published)[np.argsort(rank[published])]
-    settled = published | _names_one_of(before, published)
-    rest = np.flatnonzero(~settled)
-    found = keep_best(candidates.hashes[rest], rank[rest], radius, against=candidates.hashes[standing])
+    standing = np.flatnonzero(published)
+    # Of two that are as near the one with the smaller hash is named; none is published twice.
+    standing = standing[np.argsort(candidates.hashes[standing])]
+    rest = np.flatnonzero(~(published | _names_one_of(before, published)))
+    rank = _rank(candidates, rest)
+    found = keep_best(candidates.hashes[rest], rank, radius, against=candidates.hashes[standing])
 
     keeper = np.where(published, -1, before.keeper)
     distance = np.where(published, np.int16(-1), before.distance)
@@ -100,9 +101,9 @@ def _unmoved(now: Verdicts, before: Verdicts) -> Verdicts:
     )
 
 
-def _rank(candidates: Candidates) -> Positions:
-    """0 for the best: most pixels, then smallest id."""
-    columns = pa.table({"pixels": candidates.pixels, "id": candidates.ids})
+def _rank(candidates: Candidates, rows: Positions) -> Positions:
+    """0 for the best of these rows: most pixels, then smallest id."""
+    columns = pa.table({"pixels": candidates.pixels[rows], "id": candidates.ids.take(pa.array(rows))})
     best_first = pc.sort_indices(columns, sort_keys=[("pixels", "descending"), ("id", "ascending")]).to_numpy()
     rank = np.empty(len(best_first), np.int64)
     rank[best_first] = np.arange(len(best_first))
