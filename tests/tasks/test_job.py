@@ -77,6 +77,8 @@ def test_exit_codes() -> None:
         "GateFailed": 3,
         "NeedsCleaning": 3,
         "BuildIncomplete": 4,
+        "Overtaken": 4,
+        "HeldByOther": 4,
         "BrokenInvariant": 1,
     }
     assert issubclass(errors.StoreError, UserError)

@@ -66,8 +66,10 @@ def test_the_same_again_decides_the_same_and_publishes_nothing(growing: Callable
     files = {f"{n}.png": pictures.png(n % 4, 64 + 16 * n, 48 + 12 * n) for n in range(8)}
     set_ = growing(files)
     first = set_.publish({"7.png": 0.1, "3.png": 0.1})
+    before = set(set_.dataset.store.list("tiny/01_filtered"))
     again = set_.publish({"7.png": 0.1, "3.png": 0.1})
     assert again.number == first.number == 1
+    assert set(set_.dataset.store.list("tiny/01_filtered")) == before, "nothing was decided anew"
 
 
 def test_gained_captions_stay_with_the_published_one(growing: Callable[..., Any], pictures: Any) -> None:
