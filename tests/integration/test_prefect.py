@@ -102,7 +102,7 @@ def config(sample: Path) -> Iterator[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def runs(client: Client, server: PrefectServer, s3: S3, config: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """How runs of `build-dataset` ended: one as it should be, two with a parameter that cannot work."""
+    """How runs ended: a build as it should be, two with a parameter that cannot work, and two nights."""
     wanted = {
         "good": config,
         "no folder": {**config, "source": {"kind": "folder", "path": "/nowhere/pictures"}},
@@ -113,7 +113,11 @@ def runs(client: Client, server: PrefectServer, s3: S3, config: dict[str, Any]) 
             name: client.trigger("build-dataset", {"config": parameters, "to": "04_final"}).raise_for_status().json()
             for name, parameters in wanted.items()
         }
-        yield {name: client.ended(run["id"]) for name, run in started.items()}
+        ended = {name: client.ended(run["id"]) for name, run in started.items()}
+        for name, store in (("night", f"{config['store']}-nightly"), ("night without news", config["store"])):
+            run = client.trigger("nightly-ingest", {"config": {**config, "store": store}}).raise_for_status().json()
+            ended[name] = client.ended(run["id"])
+        yield ended
 
 
 def test_the_form_describes_every_field(client: Client) -> None:
@@ -169,6 +173,19 @@ def test_a_run_builds_and_shows_its_funnel(client: Client, runs: dict[str, Any],
     assert tables >= {"sample-04-final", "sample-01-filtered-reasons"}
     assert config["store"] in shown["sample-export"]["data"]
     assert shards_in(export_of(config))
+
+
+def test_nights(client: Client, runs: dict[str, Any], config: dict[str, Any]) -> None:
+    from vlmdata.checkpoint import Dataset
+    from vlmdata.versions.version import numbers
+
+    assert [(runs[name]["state_type"], runs[name]["state_name"]) for name in ("night", "night without news")] == [
+        ("COMPLETED", "Completed"),
+        ("COMPLETED", "NothingNew"),
+    ]
+    assert runs["night"]["name"] == "nightly-sample"
+    for store in (config["store"], f"{config['store']}-nightly"):
+        assert numbers(Dataset(store, config["dataset"])) == [1]
 
 
 def test_captions_came_from_the_endpoint(runs: dict[str, Any], config: dict[str, Any]) -> None:
