@@ -87,15 +87,16 @@ def _grown_mb() -> float:
 def _print_grown_mb() -> None:
     published, drop = _hashes()
     _decide(published[:3_000], drop[:3_000])
-    before = _status_mb("VmRSS")
+    before = status_mb("VmRSS")
     # What making the hashes took at its peak is forgotten.
     with open("/proc/self/clear_refs", "w", encoding="ascii") as refs:
         refs.write("5")
     _decide(published, drop)
-    print(_status_mb("VmHWM") - before)
+    print(status_mb("VmHWM") - before)
 
 
-def _status_mb(what: str) -> float:
+def status_mb(what: str) -> float:
+    """A line of this process's status (proc(5)), such as VmHWM, its peak."""
     with open("/proc/self/status", encoding="ascii") as status:
         return int(status.read().split(f"{what}:")[1].split()[0]) / 1024
 
