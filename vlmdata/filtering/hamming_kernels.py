@@ -76,8 +76,13 @@ def _any_within(value: Any, values: Any, start: Any, stop: Any, radius: Any) -> 
 
 
 @njit(nogil=True, cache=True)
-def nearest_earlier(earlier: Any, later: Any, radius: Any, masks: Any, bucket_bits: Any, nearest: Any) -> None:
-    """Lower `nearest` of each later hash to its nearest earlier one that agrees with it on a mask's bits."""
+def nearest_earlier(
+    earlier: Any, later: Any, radius: Any, masks: Any, bucket_bits: Any, nearest: Any, looks: Any
+) -> None:
+    """Lower `nearest` of each later hash to its nearest earlier one that agrees with it on a mask's bits.
+
+    With `looks` (see `_look_alike`) only those count that look alike, too.
+    """
     shift = np.uint64(64 - bucket_bits)
     left, right = _table(len(earlier), bucket_bits), _table(len(later), bucket_bits)
     for mask in masks:
@@ -89,22 +94,54 @@ def nearest_earlier(earlier: Any, later: Any, radius: Any, masks: Any, bucket_bi
                 continue
             for slot in range(right[0][bucket], right[0][bucket + 1]):
                 if _any_within(right[1][slot], left[1], start, stop, radius):
-                    found = _nearest(right[1][slot], left, start, stop)
                     place = right[2][slot]
+                    found = _nearest(right[1][slot], left, start, stop, radius, looks, place)
                     nearest[place] = min(nearest[place], found)
 
 
 @njit(nogil=True, cache=True)
-def _nearest(value: Any, table: Any, start: Any, stop: Any) -> Any:
+def _nearest(value: Any, table: Any, start: Any, stop: Any, radius: Any, looks: Any, place: Any) -> Any:
     """The nearest of a bucket, of equals the earliest."""
     best = NOBODY
     for slot in range(start, stop):
-        best = min(best, (_popcount(value ^ table[1][slot]) << _POSITION_SHIFT) | np.uint64(table[2][slot]))
+        distance = _popcount(value ^ table[1][slot])
+        found = (distance << _POSITION_SHIFT) | np.uint64(table[2][slot])
+        if looks is None:
+            best = min(best, found)
+        elif found < best and distance <= radius and _look_alike(looks, table[2][slot], place):
+            best = found
     return best
 
 
 @njit(nogil=True, cache=True)
-def decide_in_order(hashes: Any, first: Any, radius: Any, nearest: Any) -> None:
+def _look_alike(looks: Any, earlier: Any, later: Any) -> Any:
+    """Whether the cosine of two embeddings is large enough.
+
+    `looks` is (bits, squares, half, bound, earlier_rows, later_rows): float16 embeddings as uint16 (n, d), the sums of
+    their squares, the value of each of the 65,536 float16, the smallest cosine squared, and the embedding of each
+    position on either side. One order of addition, so that every machine finds the same; squared, so that the
+    embedding of a picture is its own equal whatever a root would round to.
+    """
+    bits, squares, half, bound, earlier_rows, later_rows = looks
+    one, other = earlier_rows[earlier], later_rows[later]
+    dot = 0.0
+    for at in range(bits.shape[1]):
+        dot += half[bits[one, at]] * half[bits[other, at]]
+    return dot > 0.0 and dot * dot >= bound * (squares[one] * squares[other])
+
+
+@njit(nogil=True, cache=True)
+def sum_squares(bits: Any, half: Any) -> Any:
+    """Of each embedding the sum of its squares, added in the order in which two of them are multiplied."""
+    squares = np.zeros(len(bits))
+    for row in range(len(bits)):
+        for at in range(bits.shape[1]):
+            squares[row] += half[bits[row, at]] * half[bits[row, at]]
+    return squares
+
+
+@njit(nogil=True, cache=True)
+def decide_in_order(hashes: Any, first: Any, radius: Any, nearest: Any, looks: Any) -> None:
     """Greedy over a short run, best first: each is compared with those of the run that were kept before it.
 
     `first` is the position of the run's first hash among all; `nearest` already knows those kept before the
@@ -115,7 +152,8 @@ def decide_in_order(hashes: Any, first: Any, radius: Any, nearest: Any) -> None:
     for position in range(len(hashes)):
         value = hashes[position]
         if _any_within(value, kept[1], np.uint64(0), count, radius):
-            nearest[position] = min(nearest[position], _nearest(value, kept, np.uint64(0), count))
+            found = _nearest(value, kept, np.uint64(0), count, radius, looks, first + position)
+            nearest[position] = min(nearest[position], found)
         if nearest[position] == NOBODY:
             kept[1][count] = value
             kept[2][count] = first + position
@@ -163,6 +201,31 @@ def emit_pairs(
                     if count > limit:
                         return pairs[:count], distances[:count]
     return pairs[:count], distances[:count]
+
+
+@njit(nogil=True, cache=True)
+def mark_close(
+    first: Any, second: Any, same: Any, radius: Any, masks: Any, bucket_bits: Any, first_close: Any, second_close: Any
+) -> None:
+    """Mark on both sides those that have one of the other side within the radius; with `same`, another of their own."""
+    shift = np.uint64(64 - bucket_bits)
+    left = _table(len(first), bucket_bits)
+    right = left if same else _table(len(second), bucket_bits)
+    for mask in masks:
+        _fill(left, first, mask, shift)
+        if not same:
+            _fill(right, second, mask, shift)
+        for bucket in range(1 << bucket_bits):
+            stop = right[0][bucket + 1]
+            for slot in range(left[0][bucket], left[0][bucket + 1]):
+                value = left[1][slot]
+                start = slot + np.uint64(1) if same else right[0][bucket]
+                if not _any_within(value, right[1], start, stop, radius):
+                    continue
+                first_close[left[2][slot]] = True
+                for other in range(start, stop):
+                    if _popcount(value ^ right[1][other]) <= radius:
+                        second_close[right[2][other]] = True
 
 
 @njit(nogil=True, cache=True)

@@ -20,6 +20,8 @@ import numpy.typing as npt
 
 Hashes = npt.NDArray[np.uint64]
 Positions = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+Vectors = npt.NDArray[np.float16]
 
 HASH_BITS = 64
 MAX_RADIUS = 16
@@ -55,7 +57,24 @@ class Decision:
     distance: npt.NDArray[np.int16]
 
 
-def keep_best(hashes: Hashes, rank: Positions, radius: int, *, against: Hashes | None = None) -> Decision:
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """Embeddings of the same pictures: what looks unlike is no duplicate, however close the hashes are.
+
+    Attributes:
+        vectors: float16 (n, d), of each hash; NaN looks like nothing.
+        against: float16 (m, d), of each published one.
+        at_least: the smallest cosine of duplicates, above 0 and up to 1.
+    """
+
+    vectors: Vectors
+    against: Vectors
+    at_least: float
+
+
+def keep_best(
+    hashes: Hashes, rank: Positions, radius: int, *, against: Hashes | None = None, looks: Looks | None = None
+) -> Decision:
     """Keep the best of all samples that are near-duplicates of one another.
 
     Published samples (`against`) always stay, and what is within the radius of one is dropped. Of the others,
@@ -64,6 +83,8 @@ def keep_best(hashes: Hashes, rank: Positions, radius: int, *, against: Hashes |
     sample names the nearest published one within the radius (ties: the first in `against`); if there is none,
     the nearest kept one that outranks it (ties: the better ranked). Equal hashes share one verdict, that of
     the best ranked among them.
+
+    Where there are `looks`, two are duplicates if they look alike, too; then equal hashes are judged one by one.
 
     Pairs are never listed, so memory is linear (some 100 bytes a hash and 16 for each thread)
     however large a cluster is.
@@ -74,22 +95,52 @@ def keep_best(hashes: Hashes, rank: Positions, radius: int, *, against: Hashes |
             rows.
         radius: largest Hamming distance of duplicates, 0 to 16 bits.
         against: uint64 (m,), hashes of samples already published.
+        looks: embeddings of all of them; none given: hashes decide alone.
 
     Raises:
-        ValueError: hashes are not uint64 vectors, ranks do not fit them or repeat, or the radius is out of
-            range.
+        ValueError: hashes are not uint64 vectors, ranks or embeddings do not fit them, ranks repeat, or the
+            radius or the cosine is out of range.
     """
     hashes = _checked("hashes", hashes)
     against = _checked("against", hashes[:0] if against is None else against)
     _check_radius(radius)
     _check_rank(rank, len(hashes))
-    best, group = _collapse(hashes, rank)
+    if looks is not None:
+        _check_looks(looks, len(hashes), len(against))
+    best, group = _collapse(hashes, rank) if looks is None else _one_by_one(rank)
     distinct = hashes[best]
-    published = _nearest_earlier(against, distinct, radius)
+    seen = None if looks is None else _Seen.of(looks, best)
+    published = _nearest_earlier(against, distinct, radius, seen and seen.between(seen.published, seen.others))
     undecided = np.flatnonzero(~_is_found(published))
     nearest = _nobody(len(undecided))
-    _decide(distinct[undecided], nearest, 0, len(undecided), radius)
+    _decide(distinct[undecided], nearest, 0, len(undecided), radius, seen and seen.among(undecided))
     return _decision(best, group, published, undecided, nearest)
+
+
+def close_to_another(hashes: Hashes, radius: int, *, against: Hashes | None = None) -> tuple[Flags, Flags]:
+    """Which hashes have another one within the radius: who must be looked at before `keep_best` is given looks.
+
+    Args:
+        hashes: uint64 (n,).
+        radius: largest Hamming distance, 0 to 16 bits.
+        against: uint64 (m,).
+
+    Returns:
+        bool (n,), one of the other hashes or of `against` is within the radius; and bool (m,), one of `hashes`
+        is within the radius of it.
+
+    Raises:
+        ValueError: hashes are not uint64 vectors, or the radius is out of range.
+    """
+    hashes = _checked("hashes", hashes)
+    against = _checked("against", hashes[:0] if against is None else against)
+    _check_radius(radius)
+    distinct, group, count = np.unique(hashes, return_inverse=True, return_counts=True)
+    others, group_of_other = np.unique(against, return_inverse=True)
+    close, other_close = count > 1, np.zeros(len(others), dtype=np.bool_)
+    _mark(distinct, distinct, radius, close, close)
+    _mark(distinct, others, radius, close, other_close)
+    return close[group], other_close[group_of_other]
 
 
 def pairs_within(
@@ -178,6 +229,59 @@ def _check_rank(rank: Positions, count: int) -> None:
         raise ValueError(f"rank: {repeated[0]} is given twice; expected no two equal")
 
 
+def _check_looks(looks: Looks, count: int, published: int) -> None:
+    if not 0 < looks.at_least <= 1:
+        raise ValueError(f"looks: cosine {looks.at_least}; expected above 0 and up to 1")
+    for name, vectors, rows in (("vectors", looks.vectors, count), ("against", looks.against, published)):
+        if vectors.dtype != np.float16 or vectors.ndim != 2 or len(vectors) != rows:
+            raise ValueError(f"looks: {name}: {vectors.dtype} of shape {vectors.shape}; expected float16 ({rows}, d)")
+
+
+# What the kernels are told of embeddings: see `hamming_kernels._look_alike`.
+_Told = tuple[npt.NDArray[np.uint16], npt.NDArray[np.float64], npt.NDArray[np.float64], float, Positions, Positions]
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """All embeddings in one array, and where those of the published and of the others are, best first."""
+
+    bits: npt.NDArray[np.uint16]
+    squares: npt.NDArray[np.float64]
+    half: npt.NDArray[np.float64]
+    bound: float
+    published: Positions
+    others: Positions
+
+    @classmethod
+    def of(cls, looks: Looks, best: Positions) -> _Seen:
+        from vlmdata.filtering.hamming_kernels import sum_squares
+
+        bits = np.concatenate([looks.against, looks.vectors]).view(np.uint16)
+        half = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float64)
+        published = np.arange(len(looks.against))
+        return cls(bits, sum_squares(bits, half), half, looks.at_least**2, published, len(published) + best)
+
+    def between(self, earlier: Positions, later: Positions) -> _Told:
+        return self.bits, self.squares, self.half, self.bound, earlier, later
+
+    def among(self, positions: Positions) -> _Told:
+        rows = self.others[positions]
+        return self.between(rows, rows)
+
+
+def _cut(told: _Told | None, earlier: Positions | slice, later: slice) -> _Told | None:
+    """The same of some of the positions."""
+    return told and (*told[:4], told[4][earlier], told[5][later])
+
+
+def _one_by_one(rank: Positions) -> tuple[Positions, Positions]:
+    """What `_collapse` gives where every sample is a group of its own."""
+    best = np.argsort(rank)
+    group = np.empty_like(best)
+    group[best] = np.arange(len(best))
+    return best, group
+
+
 def _collapse(hashes: Hashes, rank: Positions) -> tuple[Positions, Positions]:
     """The best-ranked sample of each distinct hash, best first, and every sample's place among those."""
     order = np.lexsort((rank, hashes))
@@ -210,7 +314,7 @@ def _decision(best: Positions, group: Positions, published: Hashes, undecided: P
     return Decision(kept, duplicate_of, of_published, distance)
 
 
-def _decide(hashes: Hashes, nearest: Hashes, first: int, last: int, radius: int) -> None:
+def _decide(hashes: Hashes, nearest: Hashes, first: int, last: int, radius: int, told: _Told | None) -> None:
     """Settle hashes[first:last], sorted from best to worst, in place.
 
     On entry `nearest` knows all neighbours kept before `first`. The better half is settled, then shown to the
@@ -220,17 +324,18 @@ def _decide(hashes: Hashes, nearest: Hashes, first: int, last: int, radius: int)
     from vlmdata.filtering.hamming_kernels import decide_in_order
 
     if last - first <= _SHORT_RUN:
-        decide_in_order(hashes[first:last], first, np.uint64(radius), nearest[first:last])
+        decide_in_order(hashes[first:last], first, np.uint64(radius), nearest[first:last], told)
         return
     middle = (first + last) // 2
-    _decide(hashes, nearest, first, middle, radius)
+    _decide(hashes, nearest, first, middle, radius, told)
     kept = first + np.flatnonzero(~_is_found(nearest[first:middle]))
-    found = _nearest_earlier(hashes[kept], hashes[middle:last], radius)
+    seen = _cut(told, kept, slice(middle, last))
+    found = _nearest_earlier(hashes[kept], hashes[middle:last], radius, seen)
     np.minimum(nearest[middle:last], _rename(found, kept), out=nearest[middle:last])
-    _decide(hashes, nearest, middle, last, radius)
+    _decide(hashes, nearest, middle, last, radius, told)
 
 
-def _nearest_earlier(earlier: Hashes, later: Hashes, radius: int) -> Hashes:
+def _nearest_earlier(earlier: Hashes, later: Hashes, radius: int, told: _Told | None) -> Hashes:
     """For each later hash its nearest earlier one within the radius (ties: the first)."""
     from vlmdata.filtering.hamming_kernels import nearest_earlier
 
@@ -240,7 +345,7 @@ def _nearest_earlier(earlier: Hashes, later: Hashes, radius: int) -> Hashes:
 
     def search(part: Hashes) -> Hashes:
         nearest = _nobody(len(later))
-        nearest_earlier(earlier, later, np.uint64(radius), part, bucket_bits, nearest)
+        nearest_earlier(earlier, later, np.uint64(radius), part, bucket_bits, nearest, told)
         return nearest
 
     if threads == 1:
@@ -250,6 +355,22 @@ def _nearest_earlier(earlier: Hashes, later: Hashes, radius: int) -> Hashes:
         for nearest in pool.map(search, np.array_split(masks, threads)):
             np.minimum(merged, nearest, out=merged)
         return merged
+
+
+def _mark(first: Hashes, second: Hashes, radius: int, first_close: Flags, second_close: Flags) -> None:
+    """Mark on both sides who is close to one of the other side; both may be the same, of distinct hashes."""
+    from vlmdata.filtering.hamming_kernels import mark_close
+
+    if len(first) == 0 or len(second) == 0:
+        return
+    masks, bucket_bits, threads = _plan(radius, len(first), len(second))
+
+    def search(part: Hashes) -> None:
+        mark_close(first, second, first is second, np.uint64(radius), part, bucket_bits, first_close, second_close)
+
+    with ThreadPoolExecutor(threads) as pool:
+        # Marks are only ever set, so that threads may share them.
+        list(pool.map(search, np.array_split(masks, threads)))
 
 
 def _all_pairs(

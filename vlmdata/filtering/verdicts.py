@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vlmdata.filtering.near_duplicates import keep_best
+from vlmdata.filtering.near_duplicates import Looks, close_to_another, keep_best
 
 Positions = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -54,33 +54,82 @@ class Candidates:
     before: Verdicts
 
 
-def settle(candidates: Candidates, radius: int) -> Verdicts:
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Embeddings of the candidates that were looked at.
+
+    Attributes:
+        row: int64 (n,), where a candidate's vector is; -1: it was not looked at, for nobody is near.
+        vectors: float16 (k, d).
+        at_least: the smallest cosine of duplicates.
+    """
+
+    row: Positions
+    vectors: npt.NDArray[np.float16]
+    at_least: float
+
+    def of(self, rest: Positions, standing: Positions) -> Looks:
+        """Of these, all of which were looked at, against those."""
+        return Looks(self.vectors[self.row[rest]], self.vectors[self.row[standing]], self.at_least)
+
+
+def near_another(candidates: Candidates, radius: int) -> Flags:
+    """Whom to look at before it is settled which pictures are duplicates: bool (n,)."""
+    standing, rest = _sides(candidates)
+    near = np.zeros(len(candidates.hashes), dtype=np.bool_)
+    near[rest], near[standing] = close_to_another(candidates.hashes[rest], radius, against=candidates.hashes[standing])
+    return near
+
+
+def settle(candidates: Candidates, radius: int, seen: Seen | None = None) -> Verdicts:
     """Drop the near-duplicates among the candidates: no two that stay are within the radius.
 
+    If they were `seen`, no two that stay are within the radius and look alike.
     What is published stays. Of the others the best stays: most pixels, then
     smallest id. A dropped one names the nearest published one, else the nearest
     that outranks it; as long as the one that it named before stays, it goes on
     naming that.
     """
     published, before = candidates.published, candidates.before
-    standing = np.flatnonzero(published)
-    # Of two that are as near the one with the smaller hash is named; none is published twice.
-    standing = standing[np.argsort(candidates.hashes[standing])]
-    rest = np.flatnonzero(~(published | _names_one_of(before, published)))
-    rank = _rank(candidates, rest)
-    found = keep_best(candidates.hashes[rest], rank, radius, against=candidates.hashes[standing])
-
+    standing, rest = _sides(candidates)
     keeper = np.where(published, -1, before.keeper)
     distance = np.where(published, np.int16(-1), before.distance)
     gives = before.gives & ~published
+    keeper[rest], distance[rest], gives[rest] = -1, -1, False
+    if seen is not None:
+        standing, rest = (rows[seen.row[rows] >= 0] for rows in (standing, rest))
+    standing = _by_hash(candidates, standing)
+    found = keep_best(
+        candidates.hashes[rest],
+        _rank(candidates, rest),
+        radius,
+        against=candidates.hashes[standing],
+        looks=seen and seen.of(rest, standing),
+    )
     by_published = found.duplicate_of_published >= 0
     by_other = found.duplicate_of >= 0
-    keeper[rest] = -1
     keeper[rest[by_other]] = rest[found.duplicate_of[by_other]]
     keeper[rest[by_published]] = standing[found.duplicate_of_published[by_published]]
     distance[rest] = found.distance
     gives[rest] = by_other
     return _unmoved(Verdicts(keeper, distance, gives), before)
+
+
+def _sides(candidates: Candidates) -> tuple[Positions, Positions]:
+    """Those that stay whatever else, and those to be decided about."""
+    published = candidates.published
+    return np.flatnonzero(published), np.flatnonzero(~(published | _names_one_of(candidates.before, published)))
+
+
+def _by_hash(candidates: Candidates, rows: Positions) -> Positions:
+    """Of two that are as near the one with the smaller hash is named, then the one with the smaller id."""
+    rows = rows[np.argsort(candidates.hashes[rows])]
+    hashes = candidates.hashes[rows]
+    if not (hashes[1:] == hashes[:-1]).any():
+        return rows
+    columns = pa.table({"hash": hashes, "id": candidates.ids.take(pa.array(rows))})
+    order = pc.sort_indices(columns, sort_keys=[("hash", "ascending"), ("id", "ascending")])
+    return rows[order.to_numpy()]
 
 
 def _names_one_of(verdicts: Verdicts, flags: Flags) -> Flags:
