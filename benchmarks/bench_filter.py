@@ -27,6 +27,7 @@ from benchmarks.photos import photo_files
 from vlmdata.checkpoint import Dataset, Shard
 from vlmdata.config import BuildConfig
 from vlmdata.filtering.duplicates import find_duplicates
+from vlmdata.filtering.pool import Terms
 from vlmdata.filtering.shards import filter_shard
 from vlmdata.ingest.listing import list_source
 from vlmdata.ingest.shards import ingest_shard
@@ -71,7 +72,7 @@ def _filter_stage(dataset: Dataset, shards: list[Shard], config: BuildConfig) ->
     """The stage, where it has no checkpoint yet: facts, near-duplicates, rules."""
     with ThreadPoolExecutor(os.cpu_count()) as engine:
         measured = list(engine.map(lambda shard: measure_shard(dataset, shard, config.filter), shards))
-        decided = find_duplicates(dataset, measured, config.filter, config.dedup)
+        decided = find_duplicates(dataset, measured, Terms(config.filter, config.dedup))
         list(engine.map(lambda shard: filter_shard(dataset, shard, config.filter, config.dedup), decided))
 
 

@@ -18,8 +18,9 @@ from benchmarks.bench_near_duplicates import Hashes
 from benchmarks.builds import ROOT, Row
 from vlmdata.checkpoint import Dataset, Result, Shard, publish, step_key
 from vlmdata.config import DedupConfig, FilterConfig
-from vlmdata.filtering.duplicates import Standing, find_duplicates
+from vlmdata.filtering.duplicates import find_duplicates
 from vlmdata.filtering.hash_index import INDEX, HashIndex
+from vlmdata.filtering.pool import Standing, Terms
 from vlmdata.layout import Step
 from vlmdata.schema import CAPTIONS, FACTS, filled
 
@@ -48,7 +49,7 @@ def _publish(folder: str) -> None:
     """Facts of all shards, and the version that a build of the first ones would publish."""
     dataset, hashes = Dataset(folder, "set"), random_hashes(SHARDS * ROWS, seed=2)
     shards = [_measured(dataset, at, hashes[at * ROWS : (at + 1) * ROWS]) for at in range(SHARDS)]
-    decided = find_duplicates(dataset, shards, FilterConfig(), DedupConfig())
+    decided = find_duplicates(dataset, shards, Terms(FilterConfig(), DedupConfig()))
     manifest = dataset.manifest(decided[0], Step.DUPLICATES)
     rows = dataset.table(manifest.tables["decided"])
     kept = pa.array(~np.asarray(rows["duplicate_of"].is_valid()))
@@ -93,7 +94,7 @@ def decide(folder: str, how: str) -> dict[str, float]:
     standing = Standing(HashIndex.model_validate(told["index"]), told["decided"], told["reads"])
     before, start = status_mb("VmRSS"), time.perf_counter()
     on_top = standing if how == "night" else None
-    found = find_duplicates(dataset, shards, FilterConfig(), DedupConfig(), standing=on_top)
+    found = find_duplicates(dataset, shards, Terms(FilterConfig(), DedupConfig()), standing=on_top)
     seconds = time.perf_counter() - start
     return {"seconds": seconds, "grown_mb": status_mb("VmHWM") - before, "dropped": _dropped(dataset, found)}
 

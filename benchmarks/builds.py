@@ -98,6 +98,7 @@ def run_in_a_loop(config: BuildConfig) -> dict[str, Any]:
     from vlmdata.export.plan import plan_export
     from vlmdata.export.shards import export_shard
     from vlmdata.filtering.duplicates import find_duplicates
+    from vlmdata.filtering.pool import Terms
     from vlmdata.filtering.shards import filter_shard
     from vlmdata.health.measure import measure_health
     from vlmdata.health.saved import save
@@ -126,7 +127,7 @@ def run_in_a_loop(config: BuildConfig) -> dict[str, Any]:
 
     shards = close(Stage.RAW, [ingest_shard(dataset, shard, config) for shard in listing])
     shards = [measure_shard(dataset, shard, config.filter) for shard in shards]
-    shards = find_duplicates(dataset, shards, config.filter, config.dedup)
+    shards = find_duplicates(dataset, shards, Terms(config.filter, config.dedup))
     shards = close(Stage.FILTERED, [filter_shard(dataset, shard, config.filter, config.dedup) for shard in shards])
     shards = close(Stage.CAPTIONED, [caption_shard(dataset, shard, config.caption) for shard in shards])
     shards = [score_shard(dataset, shard, config.quality) for shard in shards]

@@ -14,6 +14,7 @@ from expectations.verdict import RUN, record_name, verdicts
 from vlmdata.checkpoint import Dataset, Shard
 from vlmdata.config import BuildConfig
 from vlmdata.errors import GateFailed
+from vlmdata.filtering.look import looks_of
 from vlmdata.health.health import Health
 from vlmdata.layout import Stage, Step
 from vlmdata.quality.retrieval import Retrieval
@@ -54,7 +55,11 @@ def check_stage(
     written = parts(dataset, shards, step, "samples", suite.SAMPLES)
     captions = joined(parts(dataset, shards, step, "captions", suite.CAPTIONS), suite.CAPTIONS)
     rules = accounts.rules(dataset, shards, stage, written, _kept_before(run, stage))
-    rules += suite.rules(joined(written, suite.SAMPLES), captions, config)
+    samples = joined(written, suite.SAMPLES)
+    if suite is filtered and config.dedup.confirm is not None:
+        rules += filtered.rules(samples, captions, config, looks_of(dataset, shards))
+    else:
+        rules += suite.rules(samples, captions, config)
     return _judge(stage.value, rules, config, run)
 
 

@@ -11,7 +11,7 @@ from prefect.states import Completed, Failed
 from flows.engine import Engine, once
 from tasks.captioning import caption_held, caption_shard, recount_captions
 from tasks.export import export_shard, plan_export
-from tasks.filtering import filter_shard, find_duplicates, measure_shard
+from tasks.filtering import filter_shard, find_close, find_duplicates, look_at_shard, measure_shard
 from tasks.health import report_health
 from tasks.ingest import find_ingested, ingest_shard, list_source
 from tasks.job import Job
@@ -21,6 +21,7 @@ from vlmdata.captioning.again import times_again
 from vlmdata.checkpoint import Shard
 from vlmdata.config import BuildConfig
 from vlmdata.errors import GateFailed, VlmdataError
+from vlmdata.filtering.look import to_look_at
 from vlmdata.layout import Stage, Step
 from vlmdata.preflight import load_ahead
 from vlmdata.runs import IN_PART, StageReport
@@ -101,7 +102,17 @@ def filter_(engine: Engine, raw: Sequence[Shard]) -> list[Shard]:
     """01_filtered: measured once; rules and near-duplicates decided over all shards."""
     measured = engine.each(measure_shard, raw, Step.FACTS)
     engine.require_all("near-duplicates are sought")
+    if engine.job.config.dedup.confirm is not None:
+        measured = _looked_at(engine, measured)
     return engine.each(filter_shard, once(find_duplicates, measured, engine.job), Step.FILTERED)
+
+
+def _looked_at(engine: Engine, measured: Sequence[Shard]) -> list[Shard]:
+    close = once(find_close, measured, engine.job)
+    known = [shard for shard in close if not to_look_at(engine.job.dataset, shard)]
+    looked = engine.each(look_at_shard, close, Step.LOOKS, known=known)
+    engine.require_all("near-duplicates are confirmed")
+    return looked
 
 
 def caption(engine: Engine, filtered: Sequence[Shard]) -> list[Shard]:

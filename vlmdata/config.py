@@ -190,6 +190,16 @@ class DedupConfig(Section):
     """Stage 01: near-duplicates by 64-bit pHash."""
 
     max_distance: int = Field(default=8, ge=0, le=16, description="Hamming distance that makes a duplicate.")
+    confirm: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Cosine of the embeddings by quality.model that duplicates must have, too; null: the hash decides.",
+    )
+
+    def settings(self) -> dict[str, Any]:
+        """Where nothing is confirmed, checkpoints are those of a build that knows no such thing."""
+        return {name: value for name, value in super().settings().items() if value is not None}
 
 
 class Price(Section):

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 _LABELS = {
     Step.RAW: "00 ingest",
     Step.FACTS: "01 decode and hash",
+    Step.LOOKS: "01 look at what is close",
     Step.FILTERED: "01 filter",
     Step.CAPTIONED: "02 caption",
     Step.SCORES: "03 embed and score",

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from vlmdata.checkpoint import Dataset, Shard
 from vlmdata.config import BuildConfig
 from vlmdata.layout import Step
-from vlmdata.opt_out import OptOut
 from vlmdata.progress import begin, done, end
 
 
@@ -23,7 +22,10 @@ def filter_here(dataset: Dataset, config: BuildConfig) -> list[Shard]:
         SourceError: the source cannot be read.
         StoreError: the store refuses.
     """
-    from vlmdata.filtering.duplicates import find_duplicates, rules_digest
+    from vlmdata.filtering.close import find_close
+    from vlmdata.filtering.duplicates import find_duplicates
+    from vlmdata.filtering.look import look_at, to_look_at
+    from vlmdata.filtering.pool import Terms
     from vlmdata.filtering.shards import filter_shard
     from vlmdata.ingest.listing import list_source
     from vlmdata.ingest.shards import AT_ONCE, ingest_shard
@@ -33,10 +35,19 @@ def filter_here(dataset: Dataset, config: BuildConfig) -> list[Shard]:
     at_once = AT_ONCE if config.source.kind == "urls" else None
     raw = each_here(Step.RAW, list_source(dataset, config), lambda shard: ingest_shard(dataset, shard, config), at_once)
     measured = each_here(Step.FACTS, raw, lambda shard: measure_shard(dataset, shard, config.filter))
-    how = config.filter, config.dedup, OptOut.read(config.opt_out)
-    before = version_under(dataset, rules_digest(*how), newest_number(dataset))
-    decided = find_duplicates(dataset, measured, *how, before.standing if before else None)
-    return each_here(Step.FILTERED, decided, lambda shard: filter_shard(dataset, shard, *how))
+    terms = Terms.of(config)
+    before = version_under(dataset, terms.digest, newest_number(dataset))
+    standing = before.standing if before else None
+    if look := terms.look:
+        close = find_close(dataset, measured, terms, standing)
+        looked = each_here(
+            Step.LOOKS, close, lambda shard: look_at(dataset, shard, look) if to_look_at(dataset, shard) else shard
+        )
+        measured = looked
+    decided = find_duplicates(dataset, measured, terms, standing)
+    return each_here(
+        Step.FILTERED, decided, lambda shard: filter_shard(dataset, shard, config.filter, config.dedup, terms.opt_out)
+    )
 
 
 def with_own_captions_here(dataset: Dataset, config: BuildConfig) -> list[Shard]:

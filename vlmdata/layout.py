@@ -31,6 +31,8 @@ class Step(StrEnum):
     LISTING = "00_raw/listing"
     RAW = "00_raw"
     FACTS = "01_filtered/facts"
+    CLOSE = "01_filtered/close"
+    LOOKS = "01_filtered/looks"
     DUPLICATES = "01_filtered/duplicates"
     FILTERED = "01_filtered"
     ANSWERS = "02_captioned/answers"

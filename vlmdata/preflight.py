@@ -56,11 +56,13 @@ def fetch_models(config: BuildConfig, to: Stage) -> None:
     from vlmdata.models.source import STARTERS
     from vlmdata.quality.judges import judges
 
-    if to < Stage.CHECKED:
+    looks = config.dedup.confirm is not None and to >= Stage.FILTERED
+    if to < Stage.CHECKED and not looks:
         return
     bench = judges(config.quality)
+    needed = (bench.default, *(bench.special.values() if to >= Stage.CHECKED else ()))
     device = config.quality.device if config.engine == "threads" else "cpu"
-    for judge in (bench.default, *bench.special.values()):
+    for judge in needed:
         if judge.model not in STARTERS:
             load_encoder(judge.model, judge.pretrained, device)
 

@@ -26,6 +26,7 @@ from vlmdata.config_reading import parse_config
 from vlmdata.export.plan import plan_export
 from vlmdata.export.shards import export_shard
 from vlmdata.filtering.duplicates import find_duplicates
+from vlmdata.filtering.pool import Terms
 from vlmdata.filtering.shards import filter_shard
 from vlmdata.ingest.listing import list_source
 from vlmdata.ingest.shards import ingest_shard
@@ -56,7 +57,7 @@ def build(folder: str) -> tuple[Dataset, Shard, Shard]:
     dataset = Dataset(config.store, config.dataset)
     [shard] = list_source(dataset, config)
     shard = measure_shard(dataset, ingest_shard(dataset, shard, config), config.filter)
-    [shard] = find_duplicates(dataset, [shard], config.filter, config.dedup)
+    [shard] = find_duplicates(dataset, [shard], Terms(config.filter, config.dedup))
     shard = caption_shard(dataset, filter_shard(dataset, shard, config.filter, config.dedup), config.caption)
     shard = judge_shard(dataset, _given_scores(dataset, shard), config.quality)
     [planned] = plan_export(dataset, [shard], config.export)

@@ -15,6 +15,7 @@ from vlmdata.checkpoint import Dataset, Shard
 from vlmdata.config import BuildConfig, LanguageModel, QualityConfig
 from vlmdata.config_reading import parse_config
 from vlmdata.filtering.duplicates import find_duplicates
+from vlmdata.filtering.pool import Terms
 from vlmdata.filtering.shards import filter_shard
 from vlmdata.ingest.listing import list_source
 from vlmdata.ingest.shards import ingest_shard
@@ -56,7 +57,7 @@ def _in_both(file: Path) -> list[dict[str, Any]]:
 def _captioned(dataset: Dataset, config: BuildConfig) -> list[Shard]:
     shards = [ingest_shard(dataset, shard, config) for shard in list_source(dataset, config)]
     shards = [measure_shard(dataset, shard, config.filter) for shard in shards]
-    shards = find_duplicates(dataset, shards, config.filter, config.dedup)
+    shards = find_duplicates(dataset, shards, Terms(config.filter, config.dedup))
     shards = [filter_shard(dataset, shard, config.filter, config.dedup) for shard in shards]
     return [caption_shard(dataset, shard, config.caption) for shard in shards]
 

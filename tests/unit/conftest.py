@@ -23,6 +23,7 @@ from vlmdata.config_reading import parse_config
 from vlmdata.export.plan import plan_export
 from vlmdata.export.shards import export_shard
 from vlmdata.filtering.duplicates import find_duplicates
+from vlmdata.filtering.pool import Terms
 from vlmdata.filtering.shards import filter_shard
 from vlmdata.ingest.listing import list_source
 from vlmdata.ingest.shards import ingest_shard
@@ -125,7 +126,7 @@ class Tiny:
     def filtered(self) -> Tiny:
         """01_filtered."""
         measured = self.each(measure_shard, self.config.filter)
-        found = find_duplicates(self.dataset, measured.shards, self.config.filter, self.config.dedup)
+        found = find_duplicates(self.dataset, measured.shards, Terms(self.config.filter, self.config.dedup))
         return Tiny(self.dataset, self.config, found).each(filter_shard, self.config.filter, self.config.dedup)
 
     def captioned(self) -> Tiny:

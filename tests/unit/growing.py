@@ -15,13 +15,15 @@ from vlmdata.config import BuildConfig
 from vlmdata.export.finish import finish_export
 from vlmdata.export.plan import plan_export
 from vlmdata.export.shards import export_shard
-from vlmdata.filtering.duplicates import find_duplicates, rules_digest
+from vlmdata.filtering.close import find_close
+from vlmdata.filtering.duplicates import find_duplicates
+from vlmdata.filtering.look import look_at, to_look_at
+from vlmdata.filtering.pool import Terms
 from vlmdata.filtering.shards import filter_shard
 from vlmdata.ingest.listing import list_source
 from vlmdata.ingest.shards import ingest_shard
 from vlmdata.layout import Step
 from vlmdata.measure.facts import measure_shard
-from vlmdata.opt_out import NOBODY
 from vlmdata.runs import Run, start_run
 from vlmdata.versions.publish import publish
 from vlmdata.versions.version import Version, newest_number, read_version, version_under
@@ -67,11 +69,18 @@ class Growing:
 
     def decided(self) -> list[Shard]:
         """Near-duplicates of what is there now, on top of what is published."""
-        how = self.config.filter, self.config.dedup
+        terms = Terms.of(self.config)
         raw = [ingest_shard(self.dataset, shard, self.config) for shard in list_source(self.dataset, self.config)]
         measured = [measure_shard(self.dataset, shard, self.config.filter) for shard in raw]
-        under = version_under(self.dataset, rules_digest(*how, NOBODY), newest_number(self.dataset))
-        return find_duplicates(self.dataset, measured, *how, NOBODY, under.standing if under else None)
+        under = version_under(self.dataset, terms.digest, newest_number(self.dataset))
+        standing = under.standing if under else None
+        if terms.look:
+            close = find_close(self.dataset, measured, terms, standing)
+            measured = [
+                look_at(self.dataset, shard, terms.look) if to_look_at(self.dataset, shard) else shard
+                for shard in close
+            ]
+        return find_duplicates(self.dataset, measured, terms, standing)
 
     def filtered(self) -> list[Shard]:
         """01."""

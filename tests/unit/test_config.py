@@ -46,7 +46,7 @@ def written(folder: Path, text: str) -> Path:
             {"quality": {"languages": {"zh": {"model": "m", "pretraind": "x"}}}},
             "unknown key 'quality.languages.zh.pretraind'; did you mean 'quality.languages.zh.pretrained'?",
         ),
-        ({"dedup": {"zzzz": 1}}, "unknown key 'dedup.zzzz'; known here: max_distance"),
+        ({"dedup": {"zzzz": 1}}, "unknown key 'dedup.zzzz'; known here: max_distance, confirm"),
         ({"source": {"path": "x"}}, "the key 'source.kind' is missing: expected one of folder, webdataset, parquet"),
         ({"source": {"kind": "zip", "path": "x"}}, "source.kind = 'zip': expected one of folder, webdataset, parquet"),
         ({"source": {"kind": "folder"}}, "the key 'source.path' is missing"),

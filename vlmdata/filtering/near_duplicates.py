@@ -110,10 +110,10 @@ def keep_best(
     best, group = _collapse(hashes, rank) if looks is None else _one_by_one(rank)
     distinct = hashes[best]
     seen = None if looks is None else _Seen.of(looks, best)
-    published = _nearest_earlier(against, distinct, radius, seen and seen.between(seen.published, seen.others))
+    published = _nearest_earlier(against, distinct, radius, seen.of_published() if seen else None)
     undecided = np.flatnonzero(~_is_found(published))
     nearest = _nobody(len(undecided))
-    _decide(distinct[undecided], nearest, 0, len(undecided), radius, seen and seen.among(undecided))
+    _decide(distinct[undecided], nearest, 0, len(undecided), radius, seen.among(undecided) if seen else None)
     return _decision(best, group, published, undecided, nearest)
 
 
@@ -261,12 +261,14 @@ class _Seen:
         published = np.arange(len(looks.against))
         return cls(bits, sum_squares(bits, half), half, looks.at_least**2, published, len(published) + best)
 
-    def between(self, earlier: Positions, later: Positions) -> _Told:
-        return self.bits, self.squares, self.half, self.bound, earlier, later
+    def of_published(self) -> _Told:
+        """For positions among the published, and among the others."""
+        return self.bits, self.squares, self.half, self.bound, self.published, self.others
 
     def among(self, positions: Positions) -> _Told:
+        """For positions among some of the others."""
         rows = self.others[positions]
-        return self.between(rows, rows)
+        return self.bits, self.squares, self.half, self.bound, rows, rows
 
 
 def _cut(told: _Told | None, earlier: Positions | slice, later: slice) -> _Told | None:

@@ -104,7 +104,7 @@ def settle(candidates: Candidates, radius: int, seen: Seen | None = None) -> Ver
         _rank(candidates, rest),
         radius,
         against=candidates.hashes[standing],
-        looks=seen and seen.of(rest, standing),
+        looks=seen.of(rest, standing) if seen else None,
     )
     by_published = found.duplicate_of_published >= 0
     by_other = found.duplicate_of >= 0
@@ -128,8 +128,8 @@ def _by_hash(candidates: Candidates, rows: Positions) -> Positions:
     if not (hashes[1:] == hashes[:-1]).any():
         return rows
     columns = pa.table({"hash": hashes, "id": candidates.ids.take(pa.array(rows))})
-    order = pc.sort_indices(columns, sort_keys=[("hash", "ascending"), ("id", "ascending")])
-    return rows[order.to_numpy()]
+    order: Positions = pc.sort_indices(columns, sort_keys=[("hash", "ascending"), ("id", "ascending")]).to_numpy()
+    return rows[order]
 
 
 def _names_one_of(verdicts: Verdicts, flags: Flags) -> Flags:

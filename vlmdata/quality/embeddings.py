@@ -16,7 +16,7 @@ from vlmdata.layout import Step
 from vlmdata.measure.encoder import Encoder, load_encoder, precision_on
 from vlmdata.progress import advance
 from vlmdata.quality.judges import Judge
-from vlmdata.quality.pictures import ids_of, is_done, one_pass, opened, pictures_of
+from vlmdata.quality.pictures import found_done, ids_of, is_done, one_pass, opened, pictures_of
 
 Vectors = npt.NDArray[np.float32]
 TEXTS = "texts/"
@@ -35,18 +35,24 @@ def embed_both_ways(dataset: Dataset, shard: Shard, judge: Judge, device: str) -
 
 
 def _embedded(dataset: Dataset, shard: Shard, judge: Judge, device: str, views: Sequence[Step]) -> dict[Step, Manifest]:
-    settings = _settings(judge, device)
+    settings = embedding_settings(judge, device)
 
     def work(missing: Sequence[Step]) -> dict[Step, Result]:
         encoder = load_encoder(judge.model, judge.pretrained, device)
         ids = ids_of(dataset, shard)
-        vectors = _embed(encoder, pictures_of(dataset, shard, ids), missing)
+        if missing == [Step.EMBEDDINGS] and Step.LOOKS in shard.manifests:
+            # Those that are close to others were embedded in stage 01.
+            known = _known(dataset, [shard.manifests[Step.LOOKS]], settings)
+            vectors = _with_known(dataset, shard, encoder, ids, known, Step.SCORES)[:, None]
+        else:
+            vectors = _embed(encoder, pictures_of(dataset, shard, ids), missing)
         return {view: _result(ids, vectors[:, at], encoder) for at, view in enumerate(missing)}
 
     return one_pass(dataset, shard, {view: (view, settings) for view in views}, work)
 
 
-def _settings(judge: Judge, device: str) -> dict[str, str]:
+def embedding_settings(judge: Judge, device: str) -> dict[str, str]:
+    """What decides an embedding, beside the picture."""
     # Half begun on a CPU and finished on a GPU, a set would mix two precisions.
     return {"model": judge.identity, "precision": precision_on(device)}
 
@@ -58,6 +64,51 @@ def _result(ids: pa.Array, vectors: Vectors, encoder: Encoder) -> Result:
         samples=Counts(came=len(ids), kept=len(ids) - lost, failed=lost),
         facts={"model": encoder.identity, "preprocessing": encoder.preprocessing, "precision": encoder.precision},
     )
+
+
+def embed_some(
+    dataset: Dataset, shard: Shard, judge: Judge, device: str, ids: pa.ChunkedArray, before: Shard
+) -> Result:
+    """Embed some of a shard's pictures: table `images` (id, embedding).
+
+    Args:
+        dataset: Where they lie.
+        shard: Which holds them, at 00_raw.
+        judge: Whose model.
+        device: Where it computes.
+        ids: Which pictures.
+        before: The shard as a version before left it; what was embedded then is not embedded again.
+    """
+    settings, ids = embedding_settings(judge, device), pa.concat_arrays(ids.chunks)
+    earlier = [before.manifests[Step.LOOKS]] if Step.LOOKS in before.manifests else []
+    if Step.CAPTIONED in before.manifests:
+        earlier += filter(None, [found_done(dataset, before, Step.EMBEDDINGS, settings)])
+    encoder = load_encoder(judge.model, judge.pretrained, device)
+    vectors = _with_known(dataset, shard, encoder, ids, _known(dataset, earlier, settings), Step.LOOKS)
+    return _result(ids, vectors, encoder)
+
+
+def _known(dataset: Dataset, earlier: Sequence[str], settings: dict[str, str]) -> pa.Table | None:
+    """Embeddings (id, embedding) of manifests that were made in the same way."""
+    manifests = [dataset.manifest_at(path) for path in earlier]
+    same = [one for one in manifests if {name: one.facts[name] for name in settings} == settings]
+    return pa.concat_tables([dataset.table(one.tables["images"]) for one in same]) if same else None
+
+
+def _with_known(
+    dataset: Dataset, shard: Shard, encoder: Encoder, ids: pa.Array, known: pa.Table | None, step: Step
+) -> Vectors:
+    """Embeddings (n, d) of a shard's pictures; those that are known are not made again."""
+    if known is None:
+        return _embed(encoder, pictures_of(dataset, shard, ids), [Step.EMBEDDINGS], step)[:, 0]
+    at = pc.index_in(ids, value_set=known["id"])
+    there = at.is_valid().to_numpy(zero_copy_only=False)
+    vectors = np.empty((len(ids), encoder.dim), np.float32)
+    vectors[there] = column_vectors(known["embedding"].take(at.drop_null()))
+    if not there.all():
+        rest = pictures_of(dataset, shard, ids.filter(pa.array(~there)))
+        vectors[~there] = _embed(encoder, rest, [Step.EMBEDDINGS], step)[:, 0]
+    return vectors
 
 
 def vector_column(vectors: Vectors) -> pa.FixedSizeListArray:
@@ -83,7 +134,7 @@ def image_vectors(dataset: Dataset, shard: Shard, judge: Judge, ids: pa.ChunkedA
 def drawn_vectors(dataset: Dataset, shard: Shard, judge: Judge, ids: pa.ChunkedArray, device: str) -> Vectors:
     """`image_vectors`; of a shard that is not embedded yet, only these if they are few, and nothing is kept then."""
     few = 2 * len(ids) < len(ids_of(dataset, shard))
-    if not few or is_done(dataset, shard, Step.EMBEDDINGS, _settings(judge, device)):
+    if not few or is_done(dataset, shard, Step.EMBEDDINGS, embedding_settings(judge, device)):
         return image_vectors(dataset, shard, judge, ids, device)
     encoder = load_encoder(judge.model, judge.pretrained, device)
     vectors = _embed(encoder, pictures_of(dataset, shard, ids), [Step.EMBEDDINGS])[:, 0]
@@ -109,7 +160,7 @@ def caption_vectors(tables: Sequence[pa.Table], caption_ids: pa.ChunkedArray, sh
     raise BrokenInvariant(f"shard {shard.name}: captions were scored, and their embeddings are not there")
 
 
-def _embed(encoder: Encoder, pictures: Iterable[Any], views: Sequence[Step]) -> Vectors:
+def _embed(encoder: Encoder, pictures: Iterable[Any], views: Sequence[Step], step: Step = Step.SCORES) -> Vectors:
     """L2-normalised vectors (n, views, d); a picture that cannot be read gets NaN.
 
     NaN becomes the failure `not_embedded` of its sample, and the batch survives.
@@ -122,7 +173,7 @@ def _embed(encoder: Encoder, pictures: Iterable[Any], views: Sequence[Step]) -> 
     found = [np.empty((0, len(views), encoder.dim), np.float32)]
     for vectors in encoder.pictures(pictures, load, len(views)):
         found.append(vectors)
-        advance(Step.SCORES, len(vectors))
+        advance(step, len(vectors))
     return np.concatenate(found)
 
 

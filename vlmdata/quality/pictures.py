@@ -41,7 +41,12 @@ def one_pass(
 
 def is_done(dataset: Dataset, shard: Shard, step: Step, settings: Any) -> bool:
     """Whether a checkpoint of a shard's pictures is there."""
-    return dataset.latest(step, _key(dataset, shard, step, settings)) is not None
+    return found_done(dataset, shard, step, settings) is not None
+
+
+def found_done(dataset: Dataset, shard: Shard, step: Step, settings: Any) -> str | None:
+    """Path of a checkpoint of a shard's pictures, if it is there."""
+    return dataset.latest(step, _key(dataset, shard, step, settings))
 
 
 def _key(dataset: Dataset, shard: Shard, step: Step, settings: Any) -> str:

@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from vlmdata import layout
 from vlmdata.checkpoint import Dataset, Shard
 from vlmdata.errors import ConfigError, StoreError
-from vlmdata.filtering.duplicates import Standing
 from vlmdata.filtering.hash_index import HashIndex
+from vlmdata.filtering.pool import Standing
 from vlmdata.layout import Stage, Step
 
 
@@ -59,7 +59,7 @@ class Version(BaseModel):
         """Its shards, with every checkpoint up to 03."""
         own = {step: paths for step, paths in self.steps.items() if step not in _OF_EXPORT}
         return [
-            Shard(name, self.rows[name], {step: paths[name if name in paths else _ALL] for step, paths in own.items()})
+            Shard(name, self.rows[name], {step: path for step, paths in own.items() if (path := _of(paths, name))})
             for name in sorted(self.steps[Step.CHECKED])
         ]
 
@@ -75,7 +75,9 @@ class Version(BaseModel):
     @property
     def standing(self) -> Standing:
         """What a later decision about near-duplicates rests on."""
-        return Standing(self.index, self.steps[Step.DUPLICATES][_ALL], self.reads)
+        return Standing(
+            self.index, self.steps[Step.DUPLICATES][_ALL], self.reads, {shard.name: shard for shard in self.shards}
+        )
 
     def same_content(self, other: Version) -> bool:
         """Whether the two are made of the same samples, captions, scores and files."""
@@ -84,7 +86,12 @@ class Version(BaseModel):
 
 _ALL = "all"
 _OF_EXPORT = (Step.EXPORT_PLAN.value, Step.FINAL.value)
-_GLOBAL = (Step.DUPLICATES.value,)
+_GLOBAL = (Step.CLOSE.value, Step.DUPLICATES.value)
+
+
+def _of(paths: dict[str, str], shard: str) -> str | None:
+    """A shard's own manifest, or that of all shards; None: it has none at this step."""
+    return paths.get(shard) or paths.get(_ALL)
 
 
 def steps_of(shards: Sequence[Shard], exported: Sequence[Shard]) -> dict[str, dict[str, str]]:

@@ -61,7 +61,7 @@ def test_decides_as_a_plain_search_over_all_pairs_does(samples: list[Sample], pu
 def test_runs_that_are_shown_to_one_another_decide_the_same(seed: int) -> None:
     draw = np.random.default_rng(seed)
     looks = [(1, 0), (1, 0.2), (0.6, 1), (0, 1)]
-    samples = [(int(h), looks[look]) for h, look in zip(draw.integers(0, 2**14, 2_500), draw.integers(0, 4, 2_500))]
+    samples = [(int(draw.integers(2**14)), looks[draw.integers(4)]) for _ in range(2_500)]
     rank = draw.permutation(len(samples))
     found = keep_best(hashes(samples), rank, RADIUS, looks=Looks(vectors(samples), vectors([]), AT_LEAST))
     codes, seen = hashes(samples), vectors(samples).astype(float)

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vlmdata.filtering.duplicates import find_duplicates
+from vlmdata.filtering.pool import Terms
 from vlmdata.filtering.shards import filter_shard
 from vlmdata.layout import Stage, Step
 
@@ -158,6 +159,6 @@ def test_a_moved_threshold_decodes_nothing(pictures: Any, tiny: Callable[..., An
     measured = built.filtered()
     stricter = built.config.filter.model_copy(update={"min_side": 49})
     again = [shard.at(Step.FACTS, shard.manifests[Step.FACTS]) for shard in measured.shards]
-    found = find_duplicates(built.dataset, again, stricter, built.config.dedup)
+    found = find_duplicates(built.dataset, again, Terms(stricter, built.config.dedup))
     shards = [filter_shard(built.dataset, shard, stricter, built.config.dedup) for shard in found]
     assert [len(built.dataset.read(shard, Step.FILTERED, "samples")) for shard in shards] == [1]
