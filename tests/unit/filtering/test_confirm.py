@@ -14,6 +14,7 @@ from expectations.gate import check_stage
 from tests.unit.growing import Growing
 from vlmdata.checkpoint import Shard
 from vlmdata.errors import GateFailed
+from vlmdata.filtering.look import looks_of
 from vlmdata.layout import Stage, Step
 from vlmdata.quality import embeddings
 
@@ -35,7 +36,7 @@ def scene(sky: tuple[int, int, int], ground: tuple[int, int, int], side: int = 1
 
 BLUE = png(scene((120, 170, 255), (20, 60, 20)))
 BLUE_SMALLER = png(scene((120, 170, 255), (20, 60, 20), 112))
-RED = png(scene((255, 140, 140), (90, 0, 60)))
+SAND = png(scene((250, 230, 120), (120, 60, 0)))
 
 
 def build(growing: Callable[..., Growing], confirm: float | None, files: dict[str, bytes]) -> Growing:
@@ -48,9 +49,7 @@ def build(growing: Callable[..., Growing], confirm: float | None, files: dict[st
 
 
 def cosine(set_: Growing, shards: list[Shard]) -> float:
-    looks = {
-        row["id"]: np.array(row["embedding"], float) for row in set_.rows(with_looks(shards), Step.LOOKS, "images")
-    }
+    looks = {row["id"]: np.array(row["embedding"], float) for row in looks_of(set_.dataset, shards).to_pylist()}
     keys = {row["key"]: row["id"] for row in set_.rows(shards, Step.RAW, "samples")}
     one, other = looks[keys["a.png"]], looks[keys["b.png"]]
     return float(one @ other)
@@ -59,11 +58,11 @@ def cosine(set_: Growing, shards: list[Shard]) -> float:
 @pytest.fixture
 def scenes(growing: Callable[..., Growing]) -> Growing:
     """Two pictures of one composition in other colours, and the first of them smaller."""
-    return build(growing, 0.9, {"a.png": BLUE, "b.png": RED, "c.png": BLUE_SMALLER})
+    return build(growing, 0.9, {"a.png": BLUE, "b.png": SAND, "c.png": BLUE_SMALLER})
 
 
 def test_hashes_alone_take_other_colours_for_the_same_picture(growing: Callable[..., Growing]) -> None:
-    set_ = build(growing, None, {"a.png": BLUE, "b.png": RED})
+    set_ = build(growing, None, {"a.png": BLUE, "b.png": SAND})
     assert len(set_.near_duplicates(set_.filtered())) == 1
 
 
@@ -93,7 +92,7 @@ def test_only_pictures_that_are_close_are_embedded_and_none_twice(
         return embed(encoder, given, *more)
 
     monkeypatch.setattr(embeddings, "_embed", counted)
-    set_ = build(growing, 0.9, {"a.png": BLUE, "b.png": RED, "far.png": pictures.png(5)})
+    set_ = build(growing, 0.9, {"a.png": BLUE, "b.png": SAND, "far.png": pictures.png(5)})
     set_.filtered()
     assert sum(seen) == 2
     set_.filtered()
@@ -109,7 +108,7 @@ def test_the_next_night_takes_over_what_was_seen(scenes: Growing, monkeypatch: p
     )
     assert scenes.near_duplicates(scenes.filtered()) == {"c.png": "a.png"}
     assert embedded == [], "a night without news looks at nothing"
-    scenes.add({"d.png": png(scene((255, 140, 140), (90, 0, 60), 120))})
+    scenes.add({"d.png": png(scene((250, 230, 120), (120, 60, 0), 120))})
     shards = scenes.filtered()
     assert scenes.near_duplicates(shards) == {"c.png": "a.png", "d.png": "b.png"}
     assert embedded == [1], "the newcomer alone"
