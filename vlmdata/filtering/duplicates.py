@@ -71,7 +71,7 @@ def _by_chance(candidates: int, terms: Terms) -> float:
     if terms.look is None and expected > _MUCH * candidates:
         _log.warning(
             f"dedup: of {candidates:,} pictures some {expected:,.0f} ({expected / candidates:.1%}) are dropped because"
-            f" their hashes lie within {radius} bits by chance; dedup.confirm: 0.9 has them looked at first"
+            f" their hashes lie within {radius} bits by chance; with dedup.confirm they are looked at first"
         )
     return expected
 

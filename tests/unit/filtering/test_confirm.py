@@ -15,6 +15,8 @@ from tests.unit.growing import Growing
 from vlmdata.checkpoint import Shard
 from vlmdata.errors import GateFailed
 from vlmdata.filtering.look import looks_of
+from vlmdata.forgetting.forget import forget
+from vlmdata.forgetting.who import Asked
 from vlmdata.layout import Stage, Step
 from vlmdata.quality import embeddings
 
@@ -119,3 +121,13 @@ def test_what_is_displaced_comes_back_when_its_like_leaves(scenes: Growing) -> N
     scenes.publish()
     scenes.remove("a.png")
     assert scenes.near_duplicates(scenes.filtered()) == {}
+
+
+def test_what_is_forgotten_leaves_no_embedding(scenes: Growing) -> None:
+    scenes.publish()
+    sand = next(row["id"] for row in scenes.rows(scenes.filtered(), Step.RAW, "samples") if row["key"] == "b.png")
+    assert sand in looks_of(scenes.dataset, scenes.filtered())["id"].to_pylist()
+    forget(scenes.dataset, Asked.of(samples=(sand,), urls=(), domains=(), sha256s=()))
+    shards = scenes.filtered()
+    assert sand not in looks_of(scenes.dataset, shards)["id"].to_pylist()
+    assert scenes.near_duplicates(shards) == {"c.png": "a.png"}
