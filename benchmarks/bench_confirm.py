@@ -56,7 +56,8 @@ def _copies(hashes: Hashes, vectors: npt.NDArray[np.float16]) -> list[Row]:
 
 
 def _cosines(one: npt.NDArray[np.float16], other: npt.NDArray[np.float16]) -> npt.NDArray[np.float32]:
-    return np.einsum("nd,nd->n", one.astype(np.float32), other.astype(np.float32))
+    cosines: npt.NDArray[np.float32] = np.einsum("nd,nd->n", one.astype(np.float32), other.astype(np.float32))
+    return cosines
 
 
 def _by_chance(hashes: Hashes, vectors: npt.NDArray[np.float16], seconds: float) -> list[Row]:
