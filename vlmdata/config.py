@@ -387,6 +387,67 @@ class CaptionMix(Section):
     )
 
 
+class SplitBy(Section):
+    """What two pictures share that no two splits may."""
+
+    max_distance: int | None = Field(
+        default=14, ge=0, le=16, description="Hashes within this Hamming distance; null: hashes may."
+    )
+    confirm: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Cosine that pictures with close hashes must have as well; null: the hashes decide.",
+    )
+    cosine: float | None = Field(
+        default=0.95, gt=0, le=1, description="Embeddings by quality.model of this cosine or more; null: those may."
+    )
+    captions: bool = Field(default=False, description="A caption, case and punctuation aside.")
+
+
+class Decontamination(Section):
+    """Pictures of evaluation sets, which are not to be trained on."""
+
+    lists: tuple[str, ...] = Field(
+        default=(), description="Files that `vlmdata decontaminate` made.", json_schema_extra=OPERATIONAL
+    )
+    max_distance: int = Field(default=8, ge=0, le=16, description="Hamming distance that makes one of theirs.")
+    cosine: float | None = Field(
+        default=0.95,
+        gt=0,
+        le=1,
+        description="Cosine of the embeddings that makes one of theirs, where a list has them; null: hashes alone.",
+    )
+
+
+def _add_up(shares: dict[str, float]) -> dict[str, float]:
+    total = sum(shares.values())
+    if abs(total - 1) > 1e-9:
+        raise ValueError(f"shares that add up to 1, not {total:.6g}")
+    return shares
+
+
+SplitName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+Dimension = Literal["source", "language", "size", "score_decile"]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Selection(Section):
+    """How much of what is exported."""
+
+    top_fraction: float | None = Field(
+        default=None, gt=0, le=1, description="This share of the samples, those of the best CLIPScore; null: all."
+    )
+    weights: dict[Dimension, dict[str, Share]] = Field(
+        default_factory=dict,
+        description="The share of a group's samples that is drawn, by source (a host or a folder), language of the"
+        " best caption, size (224-255, …) or score_decile (1 to 10); * names every other group.",
+    )
+    caps: dict[Dimension, dict[str, NonNegativeInt]] = Field(
+        default_factory=dict, description="The most samples of a group, the best by score; groups as in weights."
+    )
+
+
 class ExportConfig(Section):
     """Stage 04: files for a trainer."""
 
@@ -404,6 +465,12 @@ class ExportConfig(Section):
         description="Write only what the version before has not; its other files stay, and belong to this one.",
     )
     captions: CaptionMix = Field(default_factory=CaptionMix)
+    splits: Annotated[dict[SplitName, Share], AfterValidator(_add_up)] | None = Field(
+        default=None, description="Shares that add up to 1, such as {train: 0.98, validation: 0.02}; null: one set."
+    )
+    split_by: SplitBy = Field(default_factory=SplitBy)
+    decontaminate: Decontamination = Field(default_factory=Decontamination)
+    select: Selection = Field(default_factory=Selection)
     jpeg_quality: int = Field(default=95, ge=50, le=100, description="For the few pictures that must be encoded anew.")
 
 

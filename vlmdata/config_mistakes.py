@@ -27,6 +27,8 @@ def explain(error: ValidationError) -> str:
         return f"{key}.kind = {first['ctx']['tag']!r}: expected one of {', '.join(_SOURCES)}"
     if path[-1] == "[key]" and first["type"] == "literal_error":
         return f"unknown key {'.'.join(path[:-1])!r}: expected {first['ctx']['expected']}"
+    if path[-1] == "[key]" and first["type"] == "string_pattern_mismatch":
+        return f"{'.'.join(path[:-2])}: the key {first['input']!r}: expected a name like {first['ctx']['pattern']}"
     if path[-1] == "[key]":
         return f"{'.'.join(path[:-2])}: expected text as keys, not {first['input']!r}; put it in quotes"
     same = [one for one in every if ".".join(_without_tags([str(part) for part in one["loc"]])) == key]

@@ -42,6 +42,7 @@ class Step(StrEnum):
     MARKS = "03_quality_checked/marks"
     SCORES = "03_quality_checked/scores"
     CHECKED = "03_quality_checked"
+    SELECTED = "04_final/selected"
     EXPORT_PLAN = "04_final/plan"
     FINAL = "04_final"
 

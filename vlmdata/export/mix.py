@@ -68,10 +68,10 @@ def is_synthetic(origins: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.starts_with(origins, MADE)
 
 
-def draws(samples: pa.Array) -> npt.NDArray[np.float64]:
+def draws(samples: pa.Array, what: str = "caption mix") -> npt.NDArray[np.float64]:
     """A number in [0, 1) for each sample id (n); of the id alone, so the same in every shard and run."""
-    # Salted, or the draw would go with every other choice that is made by the beginning of an id.
-    digests = b"".join(sha256(f"caption mix\n{sample}".encode()).digest()[:8] for sample in samples.to_pylist())
+    # Salted with what is drawn, or the draw would go with every other choice that is made by an id.
+    digests = b"".join(sha256(f"{what}\n{sample}".encode()).digest()[:8] for sample in samples.to_pylist())
     # 53 bits, which a double holds exactly: a draw is never rounded up to 1.
     return (np.frombuffer(digests, ">u8") >> np.uint64(11)).astype(np.float64) / 2.0**53
 

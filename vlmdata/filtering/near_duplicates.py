@@ -143,6 +143,25 @@ def close_to_another(hashes: Hashes, radius: int, *, against: Hashes | None = No
     return close[group], other_close[group_of_other]
 
 
+def nearest_within(hashes: Hashes, radius: int, *, against: Hashes) -> tuple[Positions, npt.NDArray[np.int16]]:
+    """For each hash the nearest one of `against` within the radius (ties: the first); memory is linear.
+
+    Args:
+        hashes: uint64 (n,).
+        radius: largest Hamming distance, 0 to 16 bits.
+        against: uint64 (m,).
+
+    Returns:
+        Positions in `against`, int64 (n,), and distances, int16 (n,); both -1 where none is within the radius.
+
+    Raises:
+        ValueError: hashes are not uint64 vectors, or the radius is out of range.
+    """
+    hashes, against = _checked("hashes", hashes), _checked("against", against)
+    _check_radius(radius)
+    return _unpack(_nearest_earlier(against, hashes, radius, None))
+
+
 def pairs_within(
     hashes: Hashes, radius: int, *, against: Hashes | None = None, limit: int = 10_000_000
 ) -> tuple[Positions, Positions, npt.NDArray[np.int16]]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from vlmdata.models.starter.build import Parts
 
-__all__ = ["Description", "Encoder", "describe", "load_encoder", "model_identity", "precision_on"]
+__all__ = ["Description", "Encoder", "describe", "device_of", "load_encoder", "model_identity", "precision_on"]
 
 # Rows of a batch, by kind of device. A CPU wants what its caches hold: four
 # pictures at a time run twice as fast there as 32.
@@ -195,7 +195,7 @@ def load_encoder(model: str, pretrained: str | None = None, device: str = "auto"
     Raises:
         ConfigError: the model, tag, weights or device cannot be had; one line says what to change.
     """
-    place = _device(device)
+    place = device_of(device)
     identity = model_identity(model, pretrained)
     key = (model, pretrained, identity, place)
     with _loading:
@@ -228,10 +228,15 @@ def precision_on(device: str) -> Literal["fp32", "bf16"]:
     Raises:
         ConfigError: the device is not there.
     """
-    return "fp32" if _device(device) == "cpu" else "bf16"
+    return "fp32" if device_of(device) == "cpu" else "bf16"
 
 
-def _device(wanted: str) -> str:
+def device_of(wanted: str) -> str:
+    """The device that is meant: "auto" is a GPU if there is one.
+
+    Raises:
+        ConfigError: it is not there.
+    """
     if wanted == "cpu":
         return wanted
     import torch

@@ -1,0 +1,1 @@
+"""Which of the samples that stage 03 lets through leave the house, and in which split."""
