@@ -232,6 +232,34 @@ def export(
 
 
 @app.command()
+def decontaminate(
+    against: Annotated[str, typer.Option("--against", help="The evaluation set: a folder of pictures, or parquet.")],
+    name: Annotated[str, typer.Option("--name", help="What it is called, such as coco-val2017.")],
+    out: Annotated[Path, typer.Option(help="The list to write.")] = Path("benchmark.parquet"),
+    config: Annotated[
+        Path | None, typer.Option("--config", help="A config whose quality.model embeds the pictures as well.")
+    ] = None,
+    image_column: Annotated[str, typer.Option(help="Of parquet files.")] = "image",
+) -> None:
+    """List the pictures of an evaluation set, so that no export trains on them."""
+    from vlmdata.config_reading import load_config
+    from vlmdata.console import print_lines, progress_bars
+    from vlmdata.export.selection.make_list import make_list
+
+    quality = load_config(config, []).quality if config else None
+    with progress_bars():
+        made = make_list(against, name, out, quality, image_column)
+    lost = f" {made.unreadable:,} could not be read, and are not on it." if made.unreadable else ""
+    how = "hashes and embeddings" if quality else "hashes; with --config their embeddings, too"
+    print_lines(
+        [
+            f"Wrote {out}: {made.pictures:,} pictures of {name}, their {how}.{lost}",
+            f"export.decontaminate.lists: [{out}]",
+        ]
+    )
+
+
+@app.command()
 def forget(
     store: _Store,
     dataset: _Name,

@@ -102,6 +102,7 @@ _PATH_KEYS = (
     ("source", "captions"),
     ("quality", "calibration"),
     ("export", "path"),
+    ("export", "decontaminate", "lists"),
 )
 _NAME_OR_PATH_KEYS = (("quality", "model"), ("quality", "pretrained"), ("caption", "prompt"))
 
@@ -112,11 +113,18 @@ def _absolute_paths(raw: dict[str, Any], base: Path) -> None:
         section: Any = raw
         for parent in parents:
             section = section.get(parent) if isinstance(section, dict) else None
-        value = section.get(leaf) if isinstance(section, dict) else None
-        if not isinstance(value, str) or "://" in value:
-            continue
-        if (*parents, leaf) in paths or value.startswith(("./", "../", "~")):
-            section[leaf] = os.path.normpath(base / Path(value).expanduser())
+        if isinstance(section, dict) and leaf in section:
+            section[leaf] = _resolved(section[leaf], base, surely=(*parents, leaf) in paths)
+
+
+def _resolved(value: Any, base: Path, surely: bool) -> Any:
+    """The path as an absolute one; what may as well be a name only if it begins like a path."""
+    if isinstance(value, list):
+        return [_resolved(one, base, surely) for one in value]
+    if not isinstance(value, str) or "://" in value:
+        return value
+    looks_like_one = surely or value.startswith(("./", "../", "~"))
+    return os.path.normpath(base / Path(value).expanduser()) if looks_like_one else value
 
 
 def _language_keys(raw: dict[str, Any], *leaves: str) -> list[tuple[str, ...]]:
