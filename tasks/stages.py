@@ -18,8 +18,8 @@ from vlmdata.checkpoint import Shard
 from vlmdata.config import BuildConfig
 from vlmdata.errors import BuildIncomplete, GateFailed, VlmdataError
 from vlmdata.export.card_facts import card_facts
-from vlmdata.export.copy import MANIFEST
 from vlmdata.export.finish import finish_export
+from vlmdata.export.names import MANIFEST
 from vlmdata.funnel import as_markdown
 from vlmdata.health.health import FIGURES
 from vlmdata.health.measure import measure_health

@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from vlmdata.cli_arguments import as_iso, classes_of, dataset_at, done_otherwise, stage_of, stages_of
-from vlmdata.errors import BuildIncomplete, ConfigError, GateFailed, VlmdataError
+from vlmdata.errors import BuildIncomplete, ConfigError, DoesNotHold, GateFailed, VlmdataError
 
 app = typer.Typer(
     name="vlmdata",
@@ -257,6 +257,24 @@ def decontaminate(
             f"export.decontaminate.lists: [{out}]",
         ]
     )
+
+
+@app.command()
+def verify(
+    export: Annotated[str, typer.Argument(metavar="EXPORT", help="The folder or s3:// URL of an export.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Prove that an export is whole: every file is hashed, read back and counted. Needs nothing but the export."""
+    from vlmdata.console import print_lines
+    from vlmdata.export.verify import verify as look
+
+    proof = look(export)
+    if as_json:
+        typer.echo(json.dumps(proof.as_dict(), indent=2, ensure_ascii=False))
+    else:
+        print_lines(proof.as_lines())
+    if not proof.holds:
+        raise DoesNotHold(f"{proof.place}: {len(proof.wrong):,} things are wrong; export it again")
 
 
 @app.command()

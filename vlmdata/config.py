@@ -7,7 +7,7 @@ limits, paths), not what comes out; they are left out of checkpoint keys.
 from __future__ import annotations
 
 from ipaddress import ip_network
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -369,7 +369,7 @@ class QualityConfig(Section):
     )
 
 
-Format = Literal["webdataset", "parquet"]
+Format = Literal["webdataset", "parquet", "llava", "mds", "lance"]
 
 
 class CaptionMix(Section):
@@ -452,14 +452,21 @@ class ExportConfig(Section):
     """Stage 04: files for a trainer."""
 
     formats: tuple[Format, ...] = Field(
-        default=("webdataset", "parquet"), min_length=1, description="webdataset, parquet."
+        default=("webdataset", "parquet"),
+        min_length=1,
+        description=f"Some of {', '.join(get_args(Format))}.",
     )
     path: str | None = Field(
         default=None,
         description="A folder or s3:// URL to copy the export to; null: it lies under 04_final in the store.",
         json_schema_extra=OPERATIONAL,
     )
-    samples_per_shard: PositiveInt = Field(default=1_000, description="Samples in one exported file.")
+    samples_per_shard: PositiveInt = Field(default=1_000, description="Samples in one exported shard, at most.")
+    bytes_per_shard: PositiveInt = Field(
+        default=256 << 20,
+        le=2 << 30,
+        description="Bytes of pictures, as the source has them, in one exported shard, at most; it is made in memory.",
+    )
     increments: bool = Field(
         default=False,
         description="Write only what the version before has not; its other files stay, and belong to this one.",

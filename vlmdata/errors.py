@@ -10,6 +10,7 @@
     ├── BuildIncomplete           4   done in part: a rerun does what is left
     │   ├── Overtaken                 another run published meanwhile
     │   └── HeldByOther               another night is under way
+    ├── DoesNotHold               1   an export is not what was written
     └── BrokenInvariant           1   the accounts do not add up: a defect of ours
 
 The number is the exit code of the command line. A message is one line that
@@ -65,6 +66,10 @@ class Overtaken(BuildIncomplete):
 
 class HeldByOther(BuildIncomplete):
     """Another run holds the dataset for the night; a rerun after it has something to do, or nothing."""
+
+
+class DoesNotHold(VlmdataError):
+    """What was to be proven is not so: an export is damaged, or not all there."""
 
 
 class BrokenInvariant(VlmdataError):

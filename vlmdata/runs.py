@@ -19,6 +19,7 @@ from vlmdata.checkpoint import Counts, Dataset, Shard
 from vlmdata.config import BuildConfig
 from vlmdata.config_reading import parse_config
 from vlmdata.errors import ConfigError
+from vlmdata.export.names import missing
 from vlmdata.layout import REVISION, Stage, Step
 
 COMPLETED, IN_PART, STOPPED = "completed", "completed in part", "stopped"
@@ -236,10 +237,14 @@ def _is_whole(dataset: Dataset, manifest: str | None) -> bool:
     if not manifest or not dataset.store.exists(manifest):
         return False
     told = json.loads(dataset.store.get(manifest))
-    files = [{"export": told["export"], **file} for file in (*told["files"], *told.get("earlier", ()))]
-    prefixes = {file["export"]: layout.export_prefix(dataset.name, file["export"]) for file in files}
-    there = {path for prefix in prefixes.values() for path in dataset.store.list(prefix)}
-    return all(f"{prefixes[file['export']]}/{file['path']}" in there for file in files)
+    by_export: dict[str, list[dict[str, Any]]] = {}
+    for file in (*told["files"], *told.get("indexes", ()), *told.get("earlier", ())):
+        by_export.setdefault(file.get("export", told["export"]), []).append(file)
+    for export, files in by_export.items():
+        prefix = layout.export_prefix(dataset.name, export)
+        if missing(files, {path.removeprefix(f"{prefix}/") for path in dataset.store.list(prefix)}):
+            return False
+    return True
 
 
 def _now() -> str:

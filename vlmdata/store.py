@@ -31,6 +31,8 @@ CHECK = ".vlmdata-check"
 
 _BLOCK = 1 << 20
 """Bytes that are fetched of an S3 object at a time, when parts of it are read."""
+_DIGEST = "sha256"
+"""The metadata of an S3 object that tell its digest; the server checked the bytes when they came."""
 _REFUSED = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "403", "Forbidden"}
 
 
@@ -88,9 +90,18 @@ class Store:
         """The object, to be looked at: where it lies, if that is this machine. FileNotFoundError if there is none."""
         return pa.py_buffer(self.get(path))
 
+    @contextmanager
+    def held(self, path: str) -> Iterator[pa.Buffer]:
+        """As `view`, for as long as the block runs, and never in memory as a whole."""
+        yield self.view(path)
+
     def open(self, path: str) -> IO[bytes]:
         """The object as a seekable file, read as it is asked for; FileNotFoundError if there is none."""
         raise NotImplementedError
+
+    def digest(self, path: str) -> str | None:
+        """The sha256 that the object was given when it was written, told without reading it; None: nobody knows."""
+        return None
 
     def put(self, path: str, data: Buffer) -> None:
         """Write an object whose name follows from its content; harmless if it is there."""
@@ -104,8 +115,12 @@ class Store:
         """Write an object if the name is free; False if somebody else was first."""
         raise NotImplementedError
 
-    def replace(self, path: str, data: Buffer) -> None:
-        """Write an object, whole, whether or not the name is taken; never a checkpoint's."""
+    def replace(self, path: str, data: Buffer, *, sha256: str | None = None) -> None:
+        """Write an object, whole, whether or not the name is taken; never a checkpoint's.
+
+        Args:
+            sha256: Of its bytes; a store that can keeps it beside them, for `digest`.
+        """
         raise NotImplementedError
 
     def delete(self, path: str) -> None:
@@ -158,14 +173,7 @@ class LocalStore(Store):
 
     def view(self, path: str) -> pa.Buffer:
         # No object is ever changed under its name, so what is mapped stays what it is.
-        try:
-            with pa.memory_map(str(self.root / path)) as file:
-                return file.read_buffer()
-        except FileNotFoundError:
-            raise
-        except OSError:
-            # Some file systems map nothing.
-            return super().view(path)
+        return _mapped(str(self.root / path))
 
     def open(self, path: str) -> IO[bytes]:
         return (self.root / path).open("rb")
@@ -200,7 +208,7 @@ class LocalStore(Store):
             ) from error
         return True
 
-    def replace(self, path: str, data: Buffer) -> None:
+    def replace(self, path: str, data: Buffer, *, sha256: str | None = None) -> None:
         target = self.root / path
         with self._errors(target), _written(target.parent, data) as temporary:
             os.replace(temporary, target)
@@ -243,6 +251,18 @@ class LocalStore(Store):
             raise StoreError(
                 f"{self._key}: {target}: {error.strerror}; free space or choose another {self._key}"
             ) from error
+
+
+def _mapped(path: str) -> pa.Buffer:
+    """A file's bytes, where they lie."""
+    try:
+        with pa.memory_map(path) as file:
+            return file.read_buffer()
+    except FileNotFoundError:
+        raise
+    except OSError:
+        # Some file systems map nothing, and nobody maps an empty file.
+        return pa.py_buffer(Path(path).read_bytes())
 
 
 _OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
@@ -327,6 +347,14 @@ class S3Store(Store):
         with self._errors():
             return bytes(self.fs.cat_file(f"{self.root}/{path}"))
 
+    @contextmanager
+    def held(self, path: str) -> Iterator[pa.Buffer]:
+        with tempfile.TemporaryDirectory(prefix="vlmdata-") as folder:
+            file = f"{folder}/object"
+            with self._errors():
+                self.fs.get_file(f"{self.root}/{path}", file)
+            yield _mapped(file)
+
     def open(self, path: str) -> IO[bytes]:
         with self._errors():
             file: IO[bytes] = self.fs.open(f"{self.root}/{path}", "rb", block_size=_BLOCK)
@@ -341,8 +369,16 @@ class S3Store(Store):
         with tempfile.NamedTemporaryFile(prefix="vlmdata-") as file:
             yield _S3Part(self, file)
 
-    def replace(self, path: str, data: Buffer) -> None:
-        self.put(path, data)
+    def replace(self, path: str, data: Buffer, *, sha256: str | None = None) -> None:
+        told = {"Metadata": {_DIGEST: sha256}} if sha256 else {}
+        with self._errors(), self._bucket():
+            self.fs.pipe_file(f"{self.root}/{path}", bytes(data), **told)
+
+    def digest(self, path: str) -> str | None:
+        with self._errors():
+            head = self.fs.call_s3("head_object", **_bucket_and_key(f"{self.root}/{path}"))
+        told: str | None = head["Metadata"].get(_DIGEST)
+        return told
 
     def delete(self, path: str) -> None:
         with self._errors(), suppress(FileNotFoundError):

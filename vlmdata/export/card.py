@@ -88,7 +88,10 @@ def _head(manifest: Mapping[str, Any]) -> str:
 
 def _size(files: Sequence[Mapping[str, Any]], name: str) -> list[str]:
     own = [file for file in files if file["format"] == name]
-    return [f"{len(own):,}", f"{sum(f['samples'] for f in own):,}", f"{sum(f['bytes'] for f in own):,}"]
+    beside = [file.get("beside", {"files": 0, "bytes": 0}) for file in own]
+    files = len(own) + sum(one["files"] for one in beside)
+    size = sum(file["bytes"] for file in own) + sum(one["bytes"] for one in beside)
+    return [f"{files:,}", f"{sum(file['samples'] for file in own):,}", f"{size:,}"]
 
 
 def _warning(tallies: Tallies) -> str:

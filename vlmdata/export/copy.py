@@ -8,29 +8,57 @@ replaced, what it alone had is removed; nothing else is touched.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
+import pyarrow as pa
+
 from vlmdata.errors import StoreError, UserError
+from vlmdata.export.formats import beside
+from vlmdata.export.indexes import Index
+from vlmdata.export.names import CARD, MANIFEST, is_ours, shard_of_picture
 from vlmdata.store import Store, open_store
 
-CARD, MANIFEST = "README.md", "MANIFEST.json"
-_OURS = re.compile(r"[a-z]+/[0-9]+\.[a-z]+|README\.md")
-"""Names that an export's files have; a manifest that names others is not believed."""
+_AT_ONCE = 4
+"""Files on their way at a time; each may be in memory."""
 
 
-def copy_export(store: Store, places: Mapping[str, str], manifest: bytes, card: bytes, path: str) -> str:
+@dataclass(frozen=True)
+class Original:
+    """A finished export, as it is to be copied.
+
+    `places` tells where each shard's file lies in the store, by its path in the export.
+    """
+
+    store: Store
+    places: Mapping[str, str]
+    manifest: bytes
+    card: bytes
+    indexes: Sequence[Index]
+
+    def files(self, told: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+        """Where each file lies in the store, and its sha256, by its path in the export; a shard's own comes last."""
+        found = {}
+        for file in told["files"]:
+            place = self.places[file["path"]]
+            folder = place.removesuffix(f"/{file['path']}")
+            for path, digest in beside(self.store, folder, file["format"], file["path"]).items():
+                found[path] = f"{folder}/{path}", digest
+            found[file["path"]] = place, file["sha256"]
+        return found
+
+
+def copy_export(original: Original, path: str) -> str:
     """Copy a finished export to a folder or s3:// URL; returns where.
 
-    Files that are there already with the same bytes are left alone.
+    Files that are there already with the same bytes are left alone: a store
+    that keeps digests is asked, from another the file is read.
 
     Args:
-        store: Holds it.
-        places: Where each file lies in the store, by its path in the export.
-        manifest: Its MANIFEST.json.
-        card: Its README.md.
+        original: The export.
         path: Where it goes.
 
     Raises:
@@ -39,20 +67,37 @@ def copy_export(store: Store, places: Mapping[str, str], manifest: bytes, card: 
     """
     target = open_store(path, "export.path")
     target.check(create=False)
-    final = json.loads(manifest)
-    digests = {file["path"]: file["sha256"] for file in final["files"]}
-    names = {*digests, CARD}
-    if _read(target, MANIFEST) == manifest and all(target.exists(name) for name in names):
+    final = json.loads(original.manifest)
+    files = original.files(final)
+    names = {*files, *(one.path for one in original.indexes), CARD}
+    if _read(target, MANIFEST) == original.manifest and names <= _there(target, final):
         return target.url
     before = _earlier_names(target, path, final["dataset"], names)
     target.replace(MANIFEST, _unfinished(final, before | names))
-    for name, digest in digests.items():
-        _copy(store, places[name], target, name, digest)
-    target.replace(CARD, card)
+    _send(target, original.store, files)
+    for one in original.indexes:
+        _put(target, one.path, one.sha256, one.data, "the disk of temporary files")
+    target.replace(CARD, original.card)
     for name in sorted(before - names):
         target.delete(name)
-    target.replace(MANIFEST, manifest)
+    target.replace(MANIFEST, original.manifest)
     return target.url
+
+
+def _send(target: Store, store: Store, files: Mapping[str, tuple[str, str]]) -> None:
+    """Copy what is not there yet, a few at a time; the first that fails ends it."""
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        sent = [pool.submit(_copy, target, name, digest, store, place) for name, (place, digest) in files.items()]
+        try:
+            for one in sent:
+                one.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _there(target: Store, manifest: Mapping[str, Any]) -> set[str]:
+    found = {path for name in manifest["settings"]["formats"] for path in target.list(name)}
+    return found | {name for name in target.children("") if name == CARD}
 
 
 def _earlier_names(target: Store, path: str, dataset: str, names: Iterable[str]) -> set[str]:
@@ -67,8 +112,16 @@ def _earlier_names(target: Store, path: str, dataset: str, names: Iterable[str])
     if old is None or old.get("dataset") != dataset:
         whose = f"the export of {old.get('dataset')!r}" if old else f"a {MANIFEST} that is no export's"
         raise UserError(f"export.path = {path!r}: holds {whose}, not of {dataset!r}; name another folder")
-    listed = {str(file["path"]) for file in old["files"]}
-    return {name for name in listed if _OURS.fullmatch(name)}
+    listed = {str(file["path"]) for file in [*old["files"], *old.get("indexes", ())]}
+    listed = {name for name in listed if is_ours(name)}
+    return listed | _pictures_of(target, listed)
+
+
+def _pictures_of(target: Store, listed: set[str]) -> set[str]:
+    """Pictures that lie in folders of their own, of the shards that are listed."""
+    shards = {tuple(name.removesuffix(".json").split("/shards/")) for name in listed if "/shards/" in name}
+    found = {path for name, shard in shards for path in target.list(f"{name}/images/{shard}")}
+    return {path for path in found if shard_of_picture(path)}
 
 
 def _parsed(data: bytes) -> dict[str, Any] | None:
@@ -79,25 +132,39 @@ def _parsed(data: bytes) -> dict[str, Any] | None:
         return None
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), list):
         return None
-    sound = all(isinstance(file, dict) and "path" in file for file in manifest["files"])
+    listed = [*manifest["files"], *manifest.get("indexes", ())]
+    sound = all(isinstance(file, dict) and "path" in file for file in listed)
     return manifest if sound and "export" in manifest else None
 
 
 def _unfinished(final: dict[str, Any], names: set[str]) -> bytes:
-    started = {**final, "complete": False, "files": [{"path": name} for name in sorted(names)]}
+    listed = [{"path": name} for name in sorted(names) if not shard_of_picture(name)]
+    started = {**final, "complete": False, "files": listed, "indexes": []}
     return (json.dumps(started, indent=1, sort_keys=True) + "\n").encode()
 
 
-def _copy(store: Store, source: str, target: Store, name: str, digest: str) -> None:
-    if target.exists(name) and _digest(target.get(name)) == digest:
-        return
-    target.replace(name, store.get(source))
-    if _digest(target.get(name)) != digest:
-        raise StoreError(f"{target.locate(name)}: is not what was exported; its disk or {source} is damaged")
+def _copy(target: Store, name: str, digest: str, store: Store, place: str) -> None:
+    if not _has(target, name, digest):
+        with store.held(place) as data:
+            _put(target, name, digest, data, store.locate(place))
 
 
-def _digest(data: bytes) -> str:
-    return sha256(data).hexdigest()
+def _put(target: Store, name: str, digest: str, data: pa.Buffer, source: str) -> None:
+    target.replace(name, data, sha256=digest)
+    with target.held(name) as written:
+        if sha256(written).hexdigest() != digest:
+            raise StoreError(f"{target.locate(name)}: is not what was exported; its disk or {source} is damaged")
+
+
+def _has(target: Store, name: str, digest: str) -> bool:
+    """Whether it holds these bytes already."""
+    if not target.exists(name):
+        return False
+    told = target.digest(name)
+    if told:
+        return told == digest
+    with target.held(name) as data:
+        return sha256(data).hexdigest() == digest
 
 
 def _read(target: Store, name: str) -> bytes | None:

@@ -1,4 +1,4 @@
-"""The end of an export: MANIFEST.json, README.md, and a copy where the config asks for one."""
+"""The end of an export: its indexes, MANIFEST.json, README.md, and a copy where the config asks for one."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from vlmdata.checkpoint import Dataset, Manifest, Shard
 from vlmdata.config import ExportConfig
 from vlmdata.errors import BuildIncomplete, StoreError
 from vlmdata.export.card import CardFacts, card
-from vlmdata.export.copy import CARD, MANIFEST, copy_export
+from vlmdata.export.copy import Original, copy_export
+from vlmdata.export.indexes import Index, indexes
+from vlmdata.export.names import CARD, MANIFEST, missing
 from vlmdata.export.plan import export_key, export_settings
-from vlmdata.export.tallies import added_up
+from vlmdata.export.tallies import Tallies, added_up
 from vlmdata.layout import Step
 from vlmdata.store import Store
 
@@ -44,18 +46,35 @@ def finish_export(dataset: Dataset, shards: Sequence[Shard], config: ExportConfi
     if not finished:
         _require_all(by_export.get(key, []))
     _all_there(dataset, by_export)
-    whole = _manifest(dataset.name, key, config, done)
     tallies = added_up(dataset.table(one.tables["tallies"]) for one in done)
-    said = card(whole, tallies, facts).encode()
     if not finished:
-        dataset.store.create(f"{prefix}/{CARD}", said)
-        dataset.store.create(f"{prefix}/{MANIFEST}", _json(_own_manifest(dataset.name, key, config, by_export)))
+        _describe(dataset, key, config, by_export, tallies, facts)
     if config.path is None:
         return prefix
-    if len(by_export) <= 1:
-        said = dataset.store.get(f"{prefix}/{CARD}")
-    copied = copy_export(dataset.store, _places(dataset, by_export), _json(whole), said, config.path)
+    places = _places(dataset, by_export)
+    with indexes(_formats(config), _files(done), lambda path: dataset.store.view(places[path])) as made:
+        whole = _manifest(dataset.name, key, config, done, made)
+        said = dataset.store.get(f"{prefix}/{CARD}") if len(by_export) <= 1 else card(whole, tallies, facts).encode()
+        original = Original(dataset.store, places, as_json(whole), said, made)
+        copied = copy_export(original, config.path)
     return copied.removeprefix(f"{dataset.store.url.rstrip('/')}/")
+
+
+def _describe(
+    dataset: Dataset, key: str, config: ExportConfig, by_export: ByExport, tallies: Tallies, facts: CardFacts
+) -> None:
+    """Card, indexes and MANIFEST.json of what one export wrote, the last of them last."""
+    own, prefix = by_export.get(key, []), layout.export_prefix(dataset.name, key)
+    everything = _manifest(dataset.name, key, config, [one for done in by_export.values() for one in done], [])
+    dataset.store.create(f"{prefix}/{CARD}", card(everything, tallies, facts).encode())
+    with indexes(_formats(config), _files(own), lambda path: dataset.store.view(f"{prefix}/{path}")) as made:
+        for one in made:
+            dataset.store.replace(f"{prefix}/{one.path}", one.data)
+        manifest = _manifest(dataset.name, key, config, own, made)
+    earlier = [{"export": other, **file} for other, done in by_export.items() if other != key for file in _files(done)]
+    if earlier:
+        manifest["earlier"] = sorted(earlier, key=lambda file: str(file["path"]))
+    dataset.store.create(f"{prefix}/{MANIFEST}", as_json(manifest))
 
 
 def locate_export(store: Store, place: str) -> str:
@@ -80,26 +99,34 @@ def _require_all(done: Sequence[Manifest]) -> None:
         raise BuildIncomplete(f"export: {len(done)} of {expected} shards are written; run again for the rest")
 
 
-def _own_manifest(name: str, key: str, config: ExportConfig, by_export: ByExport) -> dict[str, Any]:
-    """What the newest export wrote, and which files of earlier ones go with it."""
-    own = _manifest(name, key, config, by_export.get(key, []))
-    earlier = [{"export": other, **file} for other, done in by_export.items() if other != key for file in _files(done)]
-    return {**own, "earlier": sorted(earlier, key=lambda file: str(file["path"]))} if earlier else own
-
-
-def _manifest(name: str, key: str, config: ExportConfig, done: Sequence[Manifest]) -> dict[str, Any]:
+def _manifest(
+    name: str, key: str, config: ExportConfig, done: Sequence[Manifest], made: Sequence[Index]
+) -> dict[str, Any]:
     """No clock, cost or attempt: the same content gives the same bytes."""
-    files = _files(done)
     return {
         "dataset": name,
         "export": key,
         "complete": True,
         "settings": export_settings(config),
+        **contents(done, made),
+    }
+
+
+def contents(done: Sequence[Manifest], made: Sequence[Index]) -> dict[str, Any]:
+    """What MANIFEST.json says that an export holds: its shards, the indexes over them, and what they add up to."""
+    files, over_all = _files(done), [one.facts for one in made]
+    sizes = [file["bytes"] + file.get("beside", {}).get("bytes", 0) for file in [*files, *over_all]]
+    return {
         "samples": sum(one.samples.kept for one in done),
         "captions": sum(one.captions.kept for one in done),
-        "bytes": sum(file["bytes"] for file in files),
+        "bytes": sum(sizes),
         "files": files,
+        "indexes": over_all,
     }
+
+
+def _formats(config: ExportConfig) -> list[str]:
+    return sorted(set(config.formats))
 
 
 def _files(done: Sequence[Manifest]) -> list[dict[str, Any]]:
@@ -115,13 +142,15 @@ def _places(dataset: Dataset, by_export: ByExport) -> dict[str, str]:
     }
 
 
-def _json(manifest: dict[str, Any]) -> bytes:
+def as_json(manifest: dict[str, Any]) -> bytes:
+    """The bytes of a MANIFEST.json."""
     return (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
 
 
 def _all_there(dataset: Dataset, by_export: ByExport) -> None:
-    there = {path for key in by_export for path in dataset.store.list(layout.export_prefix(dataset.name, key))}
-    for path in _places(dataset, by_export).values():
-        if path not in there:
-            where = dataset.store.locate(path)
+    for key, done in by_export.items():
+        prefix = layout.export_prefix(dataset.name, key)
+        there = {path.removeprefix(f"{prefix}/") for path in dataset.store.list(prefix)}
+        if lost := missing(_files(done), there):
+            where = dataset.store.locate(f"{prefix}/{lost}")
             raise StoreError(f"{where}: is gone; delete the checkpoints of 04_final and run again")

@@ -9,18 +9,15 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator, Sequence
-from hashlib import sha256
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from vlmdata.export.format import FOUND
+from vlmdata.export.format import FOUND, File, Found, Read
 from vlmdata.export.pixels import Picture
 from vlmdata.export.rows import CAPTION
-
-EXTENSION = "parquet"
 
 _ROW_GROUP = 100
 _ROW_GROUP_BYTES = 256 << 20
@@ -44,7 +41,7 @@ _FEATURES: dict[str, Any] = {
     **dict.fromkeys(["width", "height"], _INTEGER),
     "phash": _STRING,
 }
-_SCHEMA = pa.schema(
+SCHEMA = pa.schema(
     [
         ("image", _IMAGE),
         ("caption", pa.string()),
@@ -56,44 +53,56 @@ _SCHEMA = pa.schema(
     ],
     metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})},
 )
+"""Columns of the file; `width` and `height` are the exported picture's, `sha256` is that of the source's bytes."""
 
 
-def write(rows: pa.Table, pictures: Sequence[Picture]) -> bytes:
+def write(rows: pa.Table, pictures: Sequence[Picture], shard: str) -> list[File]:
     """One parquet file of n samples: `rows` (n rows of `rows.ROWS`) and their pictures."""
     sink = io.BytesIO()
-    texts = [name for name in _SCHEMA.names if pa.types.is_string(_SCHEMA.field(name).type)]
+    texts = [name for name in SCHEMA.names if pa.types.is_string(SCHEMA.field(name).type)]
     with pq.ParquetWriter(
         sink,
-        _SCHEMA,
+        SCHEMA,
         compression={**dict.fromkeys(_leaves(), "ZSTD"), "image.bytes": "NONE"},
         use_dictionary=texts,
         write_statistics=[name for name in _leaves() if not name.startswith("image.")],
     ) as writer:
-        for start, stop in _row_groups(pictures):
-            # In one chunk: where chunks end shows in the pages, and so in the bytes.
-            group = rows.slice(start, stop - start).combine_chunks()
-            writer.write_table(_group(group, pictures[start:stop]))
-    return sink.getvalue()
+        for group in groups(rows, pictures):
+            writer.write_table(group)
+    return [File(f"{shard}.parquet", sink.getbuffer())]
 
 
-def read_back(data: bytes) -> pa.Table:
-    """What a file holds, as `format.FOUND`; the offset is the row."""
-    file = pq.ParquetFile(pa.BufferReader(data))
-    groups = [
-        _found(file.read_row_group(index, columns=["id", "image", "captions"])) for index in range(file.num_row_groups)
-    ]
-    found = pa.concat_tables(groups) if groups else FOUND.empty_table().drop_columns(["offset"])
-    return found.append_column("offset", pa.array(range(found.num_rows), pa.int64())).cast(FOUND)
+def read_back(path: str, read: Read) -> Found:
+    """What a file holds; the offset is the row."""
+    file = pq.ParquetFile(pa.BufferReader(read(path)))
+    told = file.read(columns=["id", "captions"])
+    rows = pa.table(
+        [
+            told["id"],
+            pc.list_value_length(told["captions"]).cast(pa.int32()),
+            pa.repeat(pa.scalar(path), told.num_rows),
+            pa.array(range(told.num_rows), pa.int64()),
+        ],
+        schema=FOUND,
+    )
+    return Found(rows, _pictures(file))
+
+
+def groups(rows: pa.Table, pictures: Sequence[Picture]) -> Iterator[pa.Table]:
+    """Tables of `SCHEMA`, each of few rows, and well under Arrow's 2 GiB a column."""
+    for start, stop in _row_groups(pictures):
+        # In one chunk: where chunks end shows in the pages, and so in the bytes.
+        yield _group(rows.slice(start, stop - start).combine_chunks(), pictures[start:stop])
 
 
 def _leaves() -> list[str]:
     captions = [f"captions.list.element.{field.name}" for field in CAPTION]
-    flat = [name for name in _SCHEMA.names if name not in {"image", "captions"}]
+    flat = [name for name in SCHEMA.names if name not in {"image", "captions"}]
     return ["image.bytes", "image.path", *captions, *flat]
 
 
 def _row_groups(pictures: Sequence[Picture]) -> Iterator[tuple[int, int]]:
-    """Half-open ranges of rows; a group of pictures stays well under Arrow's 2 GiB a column."""
+    """Half-open ranges of rows."""
     start, size = 0, 0
     for index, picture in enumerate(pictures):
         if index > start and (index - start == _ROW_GROUP or size + len(picture.data) > _ROW_GROUP_BYTES):
@@ -116,17 +125,10 @@ def _group(rows: pa.Table, pictures: Sequence[Picture]) -> pa.Table:
         "height": pa.array([p.height for p in pictures], pa.int32()),
         "phash": pa.array([None if v is None else f"{v:016x}" for v in rows["phash"].to_pylist()], pa.string()),
     }
-    return pa.table([columns[name] for name in _SCHEMA.names], schema=_SCHEMA)
+    return pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
 
-def _found(group: pa.Table) -> pa.Table:
-    pictures = pc.struct_field(group["image"], "bytes")
-    digests = [sha256(picture.as_buffer()).hexdigest() for picture in pictures]
-    return pa.table(
-        [
-            group["id"],
-            pa.array(digests, pa.string()),
-            pc.list_value_length(group["captions"]).cast(pa.int32()),
-        ],
-        names=["id", "sha256", "captions"],
-    )
+def _pictures(file: pq.ParquetFile) -> Iterator[pa.Buffer]:
+    for index in range(file.num_row_groups):
+        group = file.read_row_group(index, columns=["image.bytes"])
+        yield from (picture.as_buffer() for picture in pc.struct_field(group["image"], "bytes"))

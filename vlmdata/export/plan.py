@@ -37,9 +37,8 @@ PLAN = pa.schema(
     ]
 )
 
-
-_FILE_BYTES = 256 << 20
-"""Original bytes in one file, at most: a file is made in memory, whatever the pictures are."""
+_LATER = ("bytes_per_shard", "splits", "split_by", "decontaminate", "select")
+"""Keys that an export may leave unsaid: at their defaults it is what it was before there were any."""
 
 
 def plan_export(
@@ -66,7 +65,7 @@ def plan_export(
 
 def _cut(rows: pa.Table, config: ExportConfig, first: int) -> Iterator[tuple[str, pa.Table]]:
     """Files of the export's own sizes, by name; numbered from `first`."""
-    parts = cuts(rows["bytes"].to_numpy(), config.samples_per_shard, _FILE_BYTES)
+    parts = cuts(rows["bytes"].to_numpy(), config.samples_per_shard, config.bytes_per_shard)
     for number, (start, stop) in enumerate(parts, first):
         yield f"{number:05d}", rows.slice(start, stop - start)
 
@@ -113,9 +112,10 @@ def export_key(row_digests: bytes, config: ExportConfig) -> str:
 
 
 def export_settings(config: ExportConfig) -> dict[str, Any]:
-    """What decides an export's content, as its name and its manifest tell it; a mix only where one is set."""
+    """What decides an export's content, as its name and its manifest tell it; what came later only where it is set."""
     settings = {**config.settings(), "formats": sorted(set(config.formats))}
     unsaid = {"increments"} if is_set(config.captions) else {"increments", "captions"}
+    unsaid |= {name for name in _LATER if getattr(config, name) == getattr(ExportConfig(), name)}
     return {name: value for name, value in settings.items() if name not in unsaid}
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from hashlib import sha256
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,9 +13,8 @@ import pyarrow.parquet as pq
 from vlmdata import layout
 from vlmdata.checkpoint import Counts, Dataset, Result, Shard, run_once
 from vlmdata.config import CaptionMix, ExportConfig
-from vlmdata.errors import BrokenInvariant, StoreError
-from vlmdata.export import parquet, webdataset
-from vlmdata.export.format import Format
+from vlmdata.errors import BrokenInvariant
+from vlmdata.export.deliver import PLACES, deliver
 from vlmdata.export.mix import is_set, mixed
 from vlmdata.export.pixels import CannotFinish, Picture, finished
 from vlmdata.export.rows import CAPTION_COLUMNS, SAMPLE_COLUMNS, with_captions
@@ -25,8 +22,6 @@ from vlmdata.export.tallies import tally
 from vlmdata.layout import Step
 from vlmdata.progress import advance
 from vlmdata.schema import CAPTION_REJECTS, CAPTIONS, REJECTS, filled
-
-FORMATS: dict[str, Format] = {"webdataset": webdataset, "parquet": parquet}
 
 _BATCH = 64
 """Pictures read, finished and let go at a time."""
@@ -46,25 +41,16 @@ EXPORTED = pa.schema(
 )
 """Table `samples`: what left the house."""
 
-PLACES = pa.schema(
-    [
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("format", pa.string(), nullable=False),
-        pa.field("file", pa.string(), metadata={"note": "below the export's folder"}),
-        pa.field("offset", pa.int64(), metadata={"note": "of the picture: byte of a tar, row of a parquet"}),
-    ]
-)
-"""Table `places`: where each sample lies in each format."""
-
 
 def export_shard(dataset: Dataset, shard: Shard, config: ExportConfig) -> Shard:
     """Write one export shard in every format, each read back, counted and checked.
 
-    Tables: `samples` (`EXPORTED`), `places` (`PLACES`), `tallies`
+    Tables: `samples` (`EXPORTED`), `places` (`deliver.PLACES`), `tallies`
     (`tallies.TALLIES`), `rejects` (code `export_failed`), `caption_rejects`
     (`mix` and `length` of `mix.mixed`, `sample_failed`).
     Facts: `export`, the export's key; `shards`, of how many this is one; `score_sum` and
-    `score_count` of best scores; `files`, each with its path below the export's folder, size and sha256.
+    `score_count` of best scores; `files`, each with its path below the export's folder, size and sha256, and the number
+    and size of files `beside` it.
 
     Raises:
         StoreError: the store does not give back what was written.
@@ -88,7 +74,7 @@ def write_files(dataset: Dataset, shard: Shard, config: ExportConfig) -> Result:
 
     formats = sorted(set(config.formats)) if pictures else []
     prefix = layout.export_prefix(dataset.name, named["export"])
-    delivered = [_deliver(dataset, prefix, name, shard.name, rows, pictures) for name in formats]
+    delivered = [deliver(dataset.store, prefix, name, shard.name, rows, pictures) for name in formats]
     return Result(
         {
             "samples": _exported(rows, pictures),
@@ -154,46 +140,6 @@ def _attempt(image: bytes, jpeg_quality: int) -> Picture | str:
         return str(reason)
     _ = picture.sha256  # here, where other threads can run beside it
     return picture
-
-
-def _deliver(
-    dataset: Dataset, prefix: str, name: str, shard: str, rows: pa.Table, pictures: Sequence[Picture]
-) -> tuple[dict[str, Any], pa.Table]:
-    """Write one format's file and read it back from the store."""
-    file = f"{name}/{shard}.{FORMATS[name].EXTENSION}"
-    digest = _put(dataset, f"{prefix}/{file}", FORMATS[name].write(rows, pictures))
-    data = dataset.store.get(f"{prefix}/{file}")
-    if sha256(data).hexdigest() != digest:
-        where = dataset.store.locate(f"{prefix}/{file}")
-        raise StoreError(f"{where}: holds other bytes than were written; delete it and run again")
-    found = FORMATS[name].read_back(data)
-    _compare(file, found, rows, pictures)
-    facts = {
-        "path": file,
-        "format": name,
-        "bytes": len(data),
-        "sha256": digest,
-        "samples": found.num_rows,
-        "captions": pc.sum(found["captions"]).as_py(),
-    }
-    return facts, filled(PLACES, found.num_rows, id=found["id"], format=name, file=file, offset=found["offset"])
-
-
-def _put(dataset: Dataset, path: str, data: bytes) -> str:
-    dataset.store.put(path, data)
-    return sha256(data).hexdigest()
-
-
-def _compare(file: str, found: pa.Table, rows: pa.Table, pictures: Sequence[Picture]) -> None:
-    """Raise BrokenInvariant unless every sample was read back as it was written."""
-    written = {
-        "id": rows["id"].to_pylist(),
-        "sha256": [picture.sha256 for picture in pictures],
-        "captions": pc.list_value_length(rows["captions"]).to_pylist(),
-    }
-    for column, values in written.items():
-        if found[column].to_pylist() != values:
-            raise BrokenInvariant(f"export {file}: column {column!r} reads back other than it was written")
 
 
 def _exported(rows: pa.Table, pictures: Sequence[Picture]) -> pa.Table:

@@ -13,7 +13,10 @@ from vlmdata.checkpoint import Dataset, Manifest, Shard, made_again, put_table
 from vlmdata.config import ExportConfig
 from vlmdata.export.card import CardFacts, card
 from vlmdata.export.card_facts import card_facts
-from vlmdata.export.copy import CARD, MANIFEST
+from vlmdata.export.finish import as_json, contents
+from vlmdata.export.formats import FORMATS, beside
+from vlmdata.export.indexes import index_paths, indexes
+from vlmdata.export.names import CARD, MANIFEST
 from vlmdata.export.plan import PLAN, digests_now
 from vlmdata.export.shards import write_files
 from vlmdata.export.tallies import added_up
@@ -58,7 +61,7 @@ def _again(scrubber: Scrubber, plan_path: str, plan: Manifest, path: str, before
     plan = _replanned(dataset, plan_path, plan)
     prefix = layout.export_prefix(dataset.name, plan.facts["export"])
     for file in before.facts["files"]:
-        dataset.store.delete(f"{prefix}/{file['path']}")
+        _delete(dataset, prefix, file)
     if not dataset.store.exists(f"{prefix}/{MANIFEST}"):
         # It was interrupted, so nobody reads it; whoever goes on with it finds the plan as it is now.
         dataset.store.delete(path)
@@ -69,15 +72,25 @@ def _again(scrubber: Scrubber, plan_path: str, plan: Manifest, path: str, before
     scrubber.replaced |= {ref.path for ref in before.tables.values()} - {ref.path for ref in made.tables.values()}
 
 
+def _delete(dataset: Dataset, prefix: str, file: dict[str, Any]) -> None:
+    """Take away a shard's file, and before it those that only it tells of."""
+    if dataset.store.exists(f"{prefix}/{file['path']}"):
+        for path in beside(dataset.store, prefix, file["format"], file["path"]):
+            dataset.store.delete(f"{prefix}/{path}")
+    dataset.store.delete(f"{prefix}/{file['path']}")
+
+
 def _config(dataset: Dataset, prefix: str) -> ExportConfig:
     manifest = json.loads(dataset.store.get(f"{prefix}/{MANIFEST}"))
     return ExportConfig.model_validate(manifest["settings"])
 
 
 def _describe(dataset: Dataset, export: str) -> None:
-    """MANIFEST.json and README.md of an export whose files have changed."""
+    """Indexes, MANIFEST.json and README.md of an export whose files have changed."""
     prefix = layout.export_prefix(dataset.name, export)
     if not dataset.store.exists(f"{prefix}/{MANIFEST}"):
+        for path in index_paths(tuple(FORMATS)):
+            dataset.store.delete(f"{prefix}/{path}")
         return
     manifest: dict[str, Any] = json.loads(dataset.store.get(f"{prefix}/{MANIFEST}"))
     every = {(one.facts["export"], one.shard): one for one in manifests(dataset, Step.FINAL).values()}
@@ -88,16 +101,14 @@ def _describe(dataset: Dataset, export: str) -> None:
         for file in manifest.get("earlier", ())
         if (file["export"], file["path"]) in now
     ]
-    files = sorted((file for one in mine for file in one.facts["files"]), key=lambda file: str(file["path"]))
-    manifest |= {
-        "samples": sum(one.samples.kept for one in mine),
-        "captions": sum(one.captions.kept for one in mine),
-        "bytes": sum(file["bytes"] for file in files),
-        "files": files,
-    }
+    files = contents(mine, [])["files"]
+    with indexes(manifest["settings"]["formats"], files, lambda path: dataset.store.view(f"{prefix}/{path}")) as made:
+        for one in made:
+            dataset.store.replace(f"{prefix}/{one.path}", one.data)
+        manifest |= contents(mine, made)
     if earlier:
         manifest["earlier"] = earlier
-    dataset.store.replace(f"{prefix}/{MANIFEST}", (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
+    dataset.store.replace(f"{prefix}/{MANIFEST}", as_json(manifest))
     tallies = added_up(dataset.table(one.tables["tallies"]) for one in mine)
     dataset.store.replace(f"{prefix}/{CARD}", card(manifest, tallies, _facts(dataset, prefix)).encode())
 

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from vlmdata import layout
 from vlmdata.checkpoint import Dataset
 from vlmdata.errors import StoreError
+from vlmdata.export.formats import FORMATS
 from vlmdata.forgetting.tombstones import FORGOTTEN, Tombstones, row_hashes
 from vlmdata.forgetting.who import each
 from vlmdata.schema import LISTING
@@ -70,6 +71,8 @@ class _Search:
             pictures, what = self._parquet(path, data)
         elif path.endswith(".tar"):
             pictures, what = self._tar(data)
+        elif path.endswith((".mds", ".lance")):
+            pictures, what = self._packed(path, data)
         else:
             pictures, what = 1, self._text(path, data)
         return data.size, pictures, what
@@ -118,6 +121,16 @@ class _Search:
                 if member.name.endswith((".json", ".txt")) and any(word in content for word in self._words):
                     return pictures, "a sample's description"
         return pictures, ""
+
+    def _packed(self, path: str, data: pa.Buffer) -> tuple[int, str]:
+        """A shard whose texts may be compressed: its own format tells what it holds."""
+        found = FORMATS[path.rpartition(".")[2]].read_back(path, lambda _: data)
+        pictures = 0
+        for picture in found.pictures:
+            pictures += 1
+            if self._tombstones.has_bytes(sha256(picture).hexdigest()):
+                return pictures, "a picture"
+        return pictures, "a row, by its id" if _any_of(found.rows["id"], self._ids) else ""
 
     def _text(self, path: str, data: pa.Buffer) -> str:
         content = data.to_pybytes()

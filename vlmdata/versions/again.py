@@ -10,6 +10,7 @@ from vlmdata.config_reading import with_overrides
 from vlmdata.errors import ConfigError
 from vlmdata.export.card_facts import card_facts
 from vlmdata.export.finish import finish_export, locate_export
+from vlmdata.export.formats import check_formats
 from vlmdata.export.plan import plan_export
 from vlmdata.export.shards import export_shard
 from vlmdata.forgetting.outside import remember
@@ -26,12 +27,13 @@ def export_again(dataset: Dataset, number: int, to: str, overrides: list[str]) -
         overrides: `export.…=value`: another form of the same samples.
 
     Raises:
-        ConfigError: no such version, or an override of something else than the export.
+        ConfigError: no such version, an override of something else than the export, or a format's package is missing.
         UserError: the folder holds something else.
     """
     version = read_version(dataset, number)
     run = Run(dataset, version.run)
     config = _config(run, to, overrides)
+    check_formats(config.export.formats)
     planned = plan_export(dataset, version.shards, config.export, version.exported)
     made = each_here(Step.FINAL, planned, lambda shard: export_shard(dataset, shard, config.export))
     place = finish_export(dataset, made, config.export, card_facts(run, config))

@@ -96,7 +96,7 @@ def test_another_form_is_written_as_a_whole(growing: Callable[..., Any], picture
     set_.add({"z.png": pictures.png(11)})
     second = set_.publish()
     place, _ = export_again(set_.dataset, 2, str(tmp_path / "copy"), ["export.samples_per_shard=10"])
-    assert sorted(path.name for path in Path(place).glob("webdataset/*")) == ["00000.tar"]
+    assert sorted(path.name for path in Path(place).glob("webdataset/*.tar")) == ["00000.tar"]
     assert keys_in(Path(place)) == ["b0.png", "b1.png", "b2.png", "b3.png", "z.png"]
     assert second.changes.added == 1
     with pytest.raises(ConfigError, match="would change what the version holds"):
