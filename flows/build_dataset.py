@@ -10,7 +10,7 @@ from prefect.states import Completed, Failed
 
 from flows.engine import Engine, once
 from tasks.captioning import caption_held, caption_shard, recount_captions
-from tasks.export import export_shard, plan_export
+from tasks.export import export_shard, plan_export, select_samples
 from tasks.filtering import filter_shard, find_close, find_duplicates, look_at_shard, measure_shard
 from tasks.health import report_health
 from tasks.ingest import find_ingested, ingest_shard, list_source
@@ -21,6 +21,7 @@ from vlmdata.captioning.again import times_again
 from vlmdata.checkpoint import Shard
 from vlmdata.config import BuildConfig
 from vlmdata.errors import GateFailed, VlmdataError
+from vlmdata.export.selection.select import selects
 from vlmdata.filtering.look import to_look_at
 from vlmdata.layout import Stage, Step
 from vlmdata.preflight import load_ahead
@@ -139,7 +140,8 @@ def export(engine: Engine, checked: Sequence[Shard]) -> list[Shard]:
     """04_final: files of the export's own sizes, over all shards."""
     engine.require_all("the export is cut")
     once(check_retrieval, engine.job, checked)
-    return engine.each(export_shard, once(plan_export, checked, engine.job), Step.FINAL)
+    selected = once(select_samples, checked, engine.job) if selects(engine.job.config.export) else checked
+    return engine.each(export_shard, once(plan_export, selected, engine.job), Step.FINAL)
 
 
 STAGES: dict[Stage, Callable[[Engine, Sequence[Shard]], list[Shard]]] = {

@@ -10,7 +10,15 @@ from tasks.job import ONCE, SHARD, Job, named_failures
 from vlmdata.checkpoint import Shard
 from vlmdata.export import plan
 from vlmdata.export import shards as export
-from vlmdata.versions.version import read_version
+from vlmdata.export.selection.select import select
+from vlmdata.versions.version import read_version, selections
+
+
+@task(**ONCE, name="select-samples")
+@named_failures
+def select_samples(shards: Sequence[Shard], job: Job) -> list[Shard]:
+    """Leave out who is of an evaluation set or more than was asked for, and give everybody a split."""
+    return select(job.dataset, shards, job.config, selections(job.dataset, job.run.base))
 
 
 @task(**ONCE, name="plan-export")

@@ -19,7 +19,7 @@ import pyarrow as pa
 from vlmdata.errors import StoreError, UserError
 from vlmdata.export.formats import beside
 from vlmdata.export.indexes import Index
-from vlmdata.export.names import CARD, MANIFEST, is_ours, shard_of_picture
+from vlmdata.export.names import CARD, MANIFEST, folder, folder_of_picture, is_ours
 from vlmdata.store import Store, open_store
 
 _AT_ONCE = 4
@@ -45,7 +45,7 @@ class Original:
         for file in told["files"]:
             place = self.places[file["path"]]
             folder = place.removesuffix(f"/{file['path']}")
-            for path, digest in beside(self.store, folder, file["format"], file["path"]).items():
+            for path, digest in beside(self.store, folder, file).items():
                 found[path] = f"{folder}/{path}", digest
             found[file["path"]] = place, file["sha256"]
         return found
@@ -96,7 +96,8 @@ def _send(target: Store, store: Store, files: Mapping[str, tuple[str, str]]) -> 
 
 
 def _there(target: Store, manifest: Mapping[str, Any]) -> set[str]:
-    found = {path for name in manifest["settings"]["formats"] for path in target.list(name)}
+    folders = {folder(file["format"], file.get("split")) for file in manifest["files"]}
+    found = {path for below in folders for path in target.list(below)}
     return found | {name for name in target.children("") if name == CARD}
 
 
@@ -121,7 +122,7 @@ def _pictures_of(target: Store, listed: set[str]) -> set[str]:
     """Pictures that lie in folders of their own, of the shards that are listed."""
     shards = {tuple(name.removesuffix(".json").split("/shards/")) for name in listed if "/shards/" in name}
     found = {path for name, shard in shards for path in target.list(f"{name}/images/{shard}")}
-    return {path for path in found if shard_of_picture(path)}
+    return {path for path in found if folder_of_picture(path)}
 
 
 def _parsed(data: bytes) -> dict[str, Any] | None:
@@ -138,7 +139,7 @@ def _parsed(data: bytes) -> dict[str, Any] | None:
 
 
 def _unfinished(final: dict[str, Any], names: set[str]) -> bytes:
-    listed = [{"path": name} for name in sorted(names) if not shard_of_picture(name)]
+    listed = [{"path": name} for name in sorted(names) if not folder_of_picture(name)]
     started = {**final, "complete": False, "files": listed, "indexes": []}
     return (json.dumps(started, indent=1, sort_keys=True) + "\n").encode()
 

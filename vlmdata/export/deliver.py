@@ -14,6 +14,8 @@ import pyarrow.compute as pc
 from vlmdata.errors import BrokenInvariant, StoreError
 from vlmdata.export.format import File, Found
 from vlmdata.export.formats import FORMATS
+from vlmdata.export.names import folder as folder_of
+from vlmdata.export.names import shard_of
 from vlmdata.export.pixels import Picture
 from vlmdata.schema import filled
 from vlmdata.store import Store
@@ -47,26 +49,30 @@ def deliver(
         StoreError: the store does not give back what was written.
         BrokenInvariant: what is read is not what was to be written.
     """
-    *beside, own = FORMATS[name].write(rows, pictures, shard)
-    folder = f"{prefix}/{name}"
+    split, number = shard_of(shard)
+    *beside, own = FORMATS[name].write(rows, pictures, number)
+    below = folder_of(name, split)
+    folder = f"{prefix}/{below}"
     digest = _put(store, folder, beside, own)
     data = store.view(f"{folder}/{own.path}")
     if sha256(data).hexdigest() != digest:
         where = store.locate(f"{folder}/{own.path}")
         raise StoreError(f"{where}: holds other bytes than were written; delete it and run again")
     found = FORMATS[name].read_back(own.path, lambda path: data if path == own.path else store.view(f"{folder}/{path}"))
-    _compare(f"{name}/{own.path}", found, rows, pictures)
+    _compare(f"{below}/{own.path}", found, rows, pictures)
     facts = {
-        "path": f"{name}/{own.path}",
+        "path": f"{below}/{own.path}",
         "format": name,
         "bytes": data.size,
         "sha256": digest,
         "samples": found.rows.num_rows,
         "captions": pc.sum(found.rows["captions"]).as_py(),
     }
+    if split:
+        facts["split"] = split
     if beside:
         facts["beside"] = {"files": len(beside), "bytes": sum(memoryview(file.data).nbytes for file in beside)}
-    where = pc.binary_join_element_wise(pa.scalar(name), found.rows["file"], "/")
+    where = pc.binary_join_element_wise(pa.scalar(below), found.rows["file"], "/")
     ids, offsets = found.rows["id"], found.rows["offset"]
     return facts, filled(PLACES, found.rows.num_rows, id=ids, format=name, file=where, offset=offsets)
 

@@ -13,6 +13,7 @@ from vlmdata.errors import BuildIncomplete, StoreError
 from vlmdata.export.card import CardFacts, card
 from vlmdata.export.copy import Original, copy_export
 from vlmdata.export.indexes import Index, indexes
+from vlmdata.export.left_out import without_left_out
 from vlmdata.export.names import CARD, MANIFEST, missing
 from vlmdata.export.plan import export_key, export_settings
 from vlmdata.export.tallies import Tallies, added_up
@@ -38,7 +39,7 @@ def finish_export(dataset: Dataset, shards: Sequence[Shard], config: ExportConfi
         StoreError: a file that was written is no longer in the store.
         UserError: `config.path` holds something else than an export of this dataset.
     """
-    done = [dataset.manifest(shard, Step.FINAL) for shard in shards]
+    done = without_left_out([dataset.manifest(shard, Step.FINAL) for shard in shards])
     by_export = _by_export(done)
     key = next(reversed(by_export), None) or export_key(b"", config)
     prefix = layout.export_prefix(dataset.name, key)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from vlmdata.errors import ConfigError
 from vlmdata.export import lance, llava, mds, parquet, webdataset
 from vlmdata.export.format import Format, WithExtra, WithFolder
+from vlmdata.export.names import folder
 from vlmdata.store import Store
 
 FORMATS: dict[str, Format] = {
@@ -34,15 +36,17 @@ def check_formats(names: Iterable[str]) -> None:
             )
 
 
-def beside(store: Store, folder: str, name: str, path: str) -> dict[str, str]:
-    """Files that lie beside the one that stands for a shard: path below `folder`, and sha256.
+def beside(store: Store, export: str, file: Mapping[str, Any]) -> dict[str, str]:
+    """Files that lie beside the one that stands for a shard: path below the export's folder, and sha256.
 
     Args:
-        folder: An export's.
-        name: The format.
-        path: The shard's file, below `folder`.
+        export: The export's folder.
+        file: The shard's file, as MANIFEST.json lists it.
     """
-    format_ = FORMATS[name]
+    format_ = FORMATS[file["format"]]
     if not isinstance(format_, WithFolder):
         return {}
-    return {f"{name}/{file}": digest for file, digest in format_.beside(store.view(f"{folder}/{path}")).items()}
+    below = folder(file["format"], file.get("split"))
+    return {
+        f"{below}/{name}": digest for name, digest in format_.beside(store.view(f"{export}/{file['path']}")).items()
+    }

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 
 from vlmdata.errors import BuildIncomplete, UserError
 from vlmdata.export.formats import FORMATS
-from vlmdata.export.names import MANIFEST, is_export, is_ours
+from vlmdata.export.names import MANIFEST, folder, is_export, is_ours, pictures_beside
 from vlmdata.store import Store
 
 
@@ -51,18 +51,30 @@ class Listed(_Told):
     samples: NonNegativeInt | None = None
     captions: NonNegativeInt | None = None
     beside: Beside | None = None
+    split: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")] | None = None
     export: Annotated[str, AfterValidator(_export)] | None = None
     """Whose folder it lies in, if not this one's."""
 
-    @property
-    def name(self) -> str:
-        """Its path below the format's folder."""
-        return self.path.partition("/")[2]
+    @model_validator(mode="after")
+    def _in_its_folder(self) -> Self:
+        if not self.path.startswith(f"{self.folder}/"):
+            raise ValueError(f"a path below {self.folder}")
+        return self
 
     @property
-    def shard(self) -> str:
-        """The shard that it stands for."""
-        return self.path.rpartition("/")[2].partition(".")[0]
+    def folder(self) -> str:
+        """Where its format's files lie, below the export's folder."""
+        return folder(self.format, self.split)
+
+    @property
+    def name(self) -> str:
+        """Its path below that folder."""
+        return self.path.removeprefix(f"{self.folder}/")
+
+    @property
+    def pictures(self) -> str:
+        """The folder of the pictures that belong to it, if they lie in one."""
+        return pictures_beside(self.model_dump())
 
 
 class _Settings(_Told):

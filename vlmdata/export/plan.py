@@ -1,7 +1,8 @@
 """Which samples go into which exported file, whichever shards they lie in.
 
 The plan follows the source's order (key, then id) and the export's own sizes,
-so the files are the same however the source was cut. An export is named by
+so the files are the same however the source was cut; splits have files of
+their own. An export is named by
 the digests of what its rows say and by its settings: the same content under
 the same settings finds the files that are there.
 
@@ -12,7 +13,7 @@ else is written anew, less that, and what is new goes into files of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -23,7 +24,9 @@ import pyarrow.compute as pc
 from vlmdata.checkpoint import Counts, Dataset, Result, Shard, run_once, step_key
 from vlmdata.config import ExportConfig
 from vlmdata.cuts import cuts
+from vlmdata.export.left_out import by_selection, left_out_parts, reasons_of
 from vlmdata.export.mix import is_set
+from vlmdata.export.names import shard_name, shard_of
 from vlmdata.export.rows import CAPTION_COLUMNS, SAMPLE_COLUMNS, row_digests, with_captions
 from vlmdata.layout import Step
 from vlmdata.schema import SAMPLES
@@ -52,22 +55,39 @@ def plan_export(
     Args:
         before: The export shards of the version before, for `config.increments`; of another form they say nothing.
     """
-    rows = _in_source_order(dataset, shards)
+    selected = shards[0].manifests.get(Step.SELECTED) if shards else None
+    rows, left = by_selection(dataset, _in_source_order(dataset, shards), selected)
+    made = _with_files(dataset, shards, rows, config, before)
+    if left is not None:
+        key = dataset.manifest(made[0], Step.EXPORT_PLAN).facts["export"] if made else export_key(b"", config)
+        facts = {"export": key, "left_out": True, "increment": 0}
+        made += [
+            _plan_one(dataset, shards, part, name, facts, reads=[told], rejects=reasons_of(part))
+            for name, told, part in left_out_parts(left)
+        ]
+    return [shard.at(Step.SELECTED, selected) for shard in made] if selected else made
+
+
+def _with_files(
+    dataset: Dataset, shards: list[Shard], rows: pa.Table, config: ExportConfig, before: Sequence[Shard]
+) -> list[Shard]:
     form = _form(config)
-    earlier = [shard for shard in before if dataset.manifest(shard, Step.EXPORT_PLAN).facts["form"] == form]
+    earlier = [shard for shard in before if dataset.manifest(shard, Step.EXPORT_PLAN).facts.get("form") == form]
     if config.increments and earlier:
         return _increment(dataset, shards, rows, config, earlier)
     key = export_key(b"".join(rows["digest"].to_pylist()), config)
-    parts = list(_cut(rows, config, 0))
+    parts = list(_cut(rows, config, {}))
     facts = {"export": key, "shards": len(parts), "form": form, "increment": 0}
     return [_plan_one(dataset, shards, part, name, facts) for name, part in parts]
 
 
-def _cut(rows: pa.Table, config: ExportConfig, first: int) -> Iterator[tuple[str, pa.Table]]:
-    """Files of the export's own sizes, by name; numbered from `first`."""
-    parts = cuts(rows["bytes"].to_numpy(), config.samples_per_shard, config.bytes_per_shard)
-    for number, (start, stop) in enumerate(parts, first):
-        yield f"{number:05d}", rows.slice(start, stop - start)
+def _cut(rows: pa.Table, config: ExportConfig, first: Mapping[str, int]) -> Iterator[tuple[str, pa.Table]]:
+    """Files of the export's own sizes, by name: split after split, each numbered from its `first`."""
+    for split in sorted(pc.unique(rows["split"]).to_pylist(), key=lambda split: split or ""):
+        own = rows.filter(pc.equal(rows["split"], split)) if split else rows
+        sizes = cuts(own["bytes"].to_numpy(), config.samples_per_shard, config.bytes_per_shard)
+        for number, (start, stop) in enumerate(sizes, first.get(split or "", 0)):
+            yield shard_name(split, number), own.slice(start, stop - start)
 
 
 def _increment(
@@ -86,7 +106,9 @@ def _increment(
         for index, shard in enumerate(before)
         if there[index] and not as_it_was[index]
     ]
-    first = max(int(shard.name) for shard in before) + 1
+    first: dict[str, int] = {}
+    for split, number in (shard_of(shard.name) for shard in before):
+        first[split or ""] = max(first.get(split or "", 0), int(number) + 1)
     parts += _cut(rows.filter(pc.is_null(at)), config, first)
     digests = [f"{name} ".encode() + b"".join(part["digest"].to_pylist()) for name, part in parts]
     number = 1 + max(dataset.manifest(shard, Step.EXPORT_PLAN).facts["increment"] for shard in before)
@@ -143,20 +165,29 @@ def _with_digests(dataset: Dataset, checked: str) -> pa.Table:
     return samples.select(["id", "key", "bytes"]).append_column("digest", digests)
 
 
-def digests_now(dataset: Dataset, plan: pa.Table) -> pa.Array:
-    """What the export says of each row of a plan (`PLAN`), as its checkpoints tell it now."""
+def digests_now(dataset: Dataset, plan: pa.Table, split: str | None = None) -> pa.Array:
+    """What the export says of each row of a plan (`PLAN`), of one split, as its checkpoints tell it now."""
     found = pa.concat_tables([_with_digests(dataset, path) for path in pc.unique(plan["checked"]).to_pylist()])
     found = found.combine_chunks()
-    return found["digest"].take(pc.index_in(plan["id"], value_set=found["id"]))
+    digests = found["digest"].take(pc.index_in(plan["id"], value_set=found["id"]))
+    return pc.binary_join_element_wise(digests.cast(pa.binary()), (split or "").encode(), b"")
 
 
-def _plan_one(dataset: Dataset, shards: list[Shard], rows: pa.Table, name: str, facts: dict[str, Any]) -> Shard:
+def _plan_one(
+    dataset: Dataset,
+    shards: list[Shard],
+    rows: pa.Table,
+    name: str,
+    facts: dict[str, Any],
+    reads: Sequence[str] = (),
+    **more: pa.Table,
+) -> Shard:
     def work(_: object) -> Result:
         count = Counts(**{"in": rows.num_rows, "kept": rows.num_rows})
-        return Result({"plan": _plan_table(shards, rows)}, samples=count, facts=facts)
+        return Result({"plan": _plan_table(shards, rows), **more}, samples=count, facts=facts)
 
     # Not of the parents' paths: other cuts of the same rows give the same export.
-    return run_once(dataset, Shard(name, rows.num_rows), Step.EXPORT_PLAN, [facts["export"], name], {}, work)
+    return run_once(dataset, Shard(name, rows.num_rows), Step.EXPORT_PLAN, [facts["export"], name, *reads], {}, work)
 
 
 def _plan_table(shards: list[Shard], rows: pa.Table) -> pa.Table:

@@ -15,10 +15,11 @@ from vlmdata.checkpoint import Counts, Dataset, Result, Shard, run_once
 from vlmdata.config import CaptionMix, ExportConfig
 from vlmdata.errors import BrokenInvariant
 from vlmdata.export.deliver import PLACES, deliver
+from vlmdata.export.left_out import accounted, is_left_out
 from vlmdata.export.mix import is_set, mixed
 from vlmdata.export.pixels import CannotFinish, Picture, finished
 from vlmdata.export.rows import CAPTION_COLUMNS, SAMPLE_COLUMNS, with_captions
-from vlmdata.export.tallies import tally
+from vlmdata.export.tallies import TALLIES, tally
 from vlmdata.layout import Step
 from vlmdata.progress import advance
 from vlmdata.schema import CAPTION_REJECTS, CAPTIONS, REJECTS, filled
@@ -59,10 +60,15 @@ def export_shard(dataset: Dataset, shard: Shard, config: ExportConfig) -> Shard:
     return run_once(dataset, shard, Step.FINAL, [plan.key], {}, lambda _: write_files(dataset, shard, config))
 
 
+_NOTHING = {"samples": EXPORTED.empty_table(), "places": PLACES.empty_table(), "tallies": TALLIES.empty_table()}
+
+
 def write_files(dataset: Dataset, shard: Shard, config: ExportConfig) -> Result:
     """What `export_shard` does, whether or not it was done before."""
     plan = dataset.read(shard, Step.EXPORT_PLAN, "plan")
-    named = dataset.manifest(shard, Step.EXPORT_PLAN).facts
+    if is_left_out(planned := dataset.manifest(shard, Step.EXPORT_PLAN)):
+        return accounted(dataset, planned, _NOTHING)
+    named = planned.facts
     every, captions, left_out = _described(dataset, plan, config.captions)
     outcomes = _finish(dataset, plan, config.jpeg_quality)
     done = pa.array([isinstance(outcome, Picture) for outcome in outcomes], pa.bool_())

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from vlmdata.export.format import WithFolder
 from vlmdata.export.formats import FORMATS, check_formats
 from vlmdata.export.listing import Listed, Listing, read_listing
-from vlmdata.export.names import CARD, MANIFEST, shard_of_picture
+from vlmdata.export.names import CARD, MANIFEST, folder_of_picture
 from vlmdata.store import Store, open_store
 
 _AT_ONCE = min(os.cpu_count() or 1, 8)
@@ -85,8 +85,9 @@ def verify(place: str) -> Proof:
         seen = list(pool.map(lambda file: _look_at(_home(store, file), file), listed))
     known = {CARD}.union(*(one.paths for one, file in zip(seen, listed, strict=True) if file.export is None))
     wrong = [found for one in seen for found in one.wrong]
-    unread = {file.shard for one, file in zip(seen, listed, strict=True) if file.beside and len(one.paths) == 1}
+    unread = {file.pictures for one, file in zip(seen, listed, strict=True) if file.beside and len(one.paths) == 1}
     wrong += [*_sums(told), *_missing_card(store), *_left_over(store, told, known, unread)]
+    ours = {CARD, MANIFEST, *(file.folder.partition("/")[0] for file in (*told.files, *told.earlier)), *told.formats}
     shards = [file for file in (*told.files, *told.earlier) if file.format == told.formats[0]]
     return Proof(
         place=store.url,
@@ -98,7 +99,7 @@ def verify(place: str) -> Proof:
         samples=sum(file.samples or 0 for file in shards),
         captions=sum(file.captions or 0 for file in shards),
         wrong=tuple(wrong),
-        strange=tuple(name for name in store.children("") if name not in {CARD, MANIFEST, *told.formats}),
+        strange=tuple(name for name in store.children("") if name not in ours),
     )
 
 
@@ -148,7 +149,7 @@ def _counts(store: Store, file: Listed, data: pa.Buffer) -> str:
     try:
         rows = (
             FORMATS[file.format]
-            .read_back(file.name, lambda name: data if name == file.name else store.view(f"{file.format}/{name}"))
+            .read_back(file.name, lambda name: data if name == file.name else store.view(f"{file.folder}/{name}"))
             .rows
         )
     # Somebody may have listed anything at all; whatever a reader says of it is the reason.
@@ -165,7 +166,7 @@ def _look_beside(store: Store, file: Listed, beside: dict[str, str], seen: _Seen
     """Look at the files beside a shard's own, which tells the sha256 of each."""
     size = 0
     for name, digest in beside.items():
-        path = f"{file.format}/{name}"
+        path = f"{file.folder}/{name}"
         seen.paths.add(path)
         try:
             with store.held(path) as data:
@@ -202,7 +203,7 @@ def _left_over(store: Store, told: Listing, known: set[str], unread: set[str]) -
 
     Of the shards in `unread` nobody knows which files lie beside them.
     """
-    for name in told.formats:
-        for path in store.list(name):
-            if path not in known and shard_of_picture(path) not in unread:
+    for folder in sorted({file.folder for file in (*told.files, *told.earlier)} | set(told.formats)):
+        for path in store.list(folder):
+            if path not in known and folder_of_picture(path) not in unread:
                 yield path, f"is not in {MANIFEST}, and who reads the folder would read it"

@@ -14,9 +14,9 @@ from vlmdata.config import ExportConfig
 from vlmdata.export.card import CardFacts, card
 from vlmdata.export.card_facts import card_facts
 from vlmdata.export.finish import as_json, contents
-from vlmdata.export.formats import FORMATS, beside
-from vlmdata.export.indexes import index_paths, indexes
-from vlmdata.export.names import CARD, MANIFEST
+from vlmdata.export.formats import beside
+from vlmdata.export.indexes import indexes, is_index
+from vlmdata.export.names import CARD, MANIFEST, shard_of
 from vlmdata.export.plan import PLAN, digests_now
 from vlmdata.export.shards import write_files
 from vlmdata.export.tallies import added_up
@@ -47,7 +47,7 @@ def rewrite_exports(scrubber: Scrubber) -> set[str]:
 def _replanned(dataset: Dataset, path: str, plan: Manifest) -> Manifest:
     """The plan with digests of what is said now."""
     rows = dataset.table(plan.tables["plan"])
-    digests = digests_now(dataset, rows) if rows.num_rows else rows["digest"]
+    digests = digests_now(dataset, rows, shard_of(plan.shard)[0]) if rows.num_rows else rows["digest"]
     new = pa.table([digests if name == "digest" else rows[name] for name in PLAN.names], schema=PLAN)
     counts = plan.samples.model_copy(update={"came": new.num_rows, "kept": new.num_rows})
     tables = {**plan.tables, "plan": put_table(dataset, Step.EXPORT_PLAN, new)}
@@ -75,7 +75,7 @@ def _again(scrubber: Scrubber, plan_path: str, plan: Manifest, path: str, before
 def _delete(dataset: Dataset, prefix: str, file: dict[str, Any]) -> None:
     """Take away a shard's file, and before it those that only it tells of."""
     if dataset.store.exists(f"{prefix}/{file['path']}"):
-        for path in beside(dataset.store, prefix, file["format"], file["path"]):
+        for path in beside(dataset.store, prefix, file):
             dataset.store.delete(f"{prefix}/{path}")
     dataset.store.delete(f"{prefix}/{file['path']}")
 
@@ -89,8 +89,9 @@ def _describe(dataset: Dataset, export: str) -> None:
     """Indexes, MANIFEST.json and README.md of an export whose files have changed."""
     prefix = layout.export_prefix(dataset.name, export)
     if not dataset.store.exists(f"{prefix}/{MANIFEST}"):
-        for path in index_paths(tuple(FORMATS)):
-            dataset.store.delete(f"{prefix}/{path}")
+        for path in dataset.store.list(prefix):
+            if is_index(path):
+                dataset.store.delete(path)
         return
     manifest: dict[str, Any] = json.loads(dataset.store.get(f"{prefix}/{MANIFEST}"))
     every = {(one.facts["export"], one.shard): one for one in manifests(dataset, Step.FINAL).values()}

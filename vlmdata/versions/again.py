@@ -12,12 +12,13 @@ from vlmdata.export.card_facts import card_facts
 from vlmdata.export.finish import finish_export, locate_export
 from vlmdata.export.formats import check_formats
 from vlmdata.export.plan import plan_export
+from vlmdata.export.selection.select import select
 from vlmdata.export.shards import export_shard
 from vlmdata.forgetting.outside import remember
 from vlmdata.here import each_here
 from vlmdata.layout import Step
 from vlmdata.runs import Run, config_of
-from vlmdata.versions.version import read_version
+from vlmdata.versions.version import read_version, selections
 
 
 def export_again(dataset: Dataset, number: int, to: str, overrides: list[str]) -> tuple[str, int]:
@@ -34,7 +35,8 @@ def export_again(dataset: Dataset, number: int, to: str, overrides: list[str]) -
     run = Run(dataset, version.run)
     config = _config(run, to, overrides)
     check_formats(config.export.formats)
-    planned = plan_export(dataset, version.shards, config.export, version.exported)
+    selected = select(dataset, version.shards, config, selections(dataset, version.parent))
+    planned = plan_export(dataset, selected, config.export, version.exported)
     made = each_here(Step.FINAL, planned, lambda shard: export_shard(dataset, shard, config.export))
     place = finish_export(dataset, made, config.export, card_facts(run, config))
     place = locate_export(dataset.store, place)

@@ -7,7 +7,7 @@ decides again on top of it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -68,9 +68,18 @@ class Version(BaseModel):
         """The export's shards."""
         own = {step: paths for step, paths in self.steps.items() if step in _OF_EXPORT}
         return [
-            Shard(name, self.rows[f"{Stage.FINAL}/{name}"], {step: paths[name] for step, paths in own.items()})
+            Shard(
+                name,
+                self.rows[f"{Stage.FINAL}/{name}"],
+                {step: path for step, paths in own.items() if (path := _of(paths, name))},
+            )
             for name in sorted(self.steps.get(Step.FINAL, {}))
         ]
+
+    @property
+    def selected(self) -> str | None:
+        """The checkpoint of its selection, if there was one."""
+        return self.steps.get(Step.SELECTED, {}).get(_ALL)
 
     @property
     def standing(self) -> Standing:
@@ -85,8 +94,8 @@ class Version(BaseModel):
 
 
 _ALL = "all"
-_OF_EXPORT = (Step.EXPORT_PLAN.value, Step.FINAL.value)
-_GLOBAL = (Step.CLOSE.value, Step.DUPLICATES.value)
+_OF_EXPORT = (Step.SELECTED.value, Step.EXPORT_PLAN.value, Step.FINAL.value)
+_GLOBAL = (Step.CLOSE.value, Step.DUPLICATES.value, Step.SELECTED.value)
 
 
 def _of(paths: dict[str, str], shard: str) -> str | None:
@@ -137,6 +146,13 @@ def put_version(dataset: Dataset, version: Version) -> bool:
     """Publish it; False: its number was taken before."""
     data = version.model_dump_json(indent=1).encode()
     return dataset.store.create(layout.version_path(dataset.name, version.number), data)
+
+
+def selections(dataset: Dataset, newest: int | None) -> Iterator[str]:
+    """The selections of the versions up to a number, newest first."""
+    for number in reversed([number for number in numbers(dataset) if newest is not None and number <= newest]):
+        if selected := read_version(dataset, number).selected:
+            yield selected
 
 
 def version_under(dataset: Dataset, rules: str, newest: int | None) -> Version | None:

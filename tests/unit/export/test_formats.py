@@ -163,9 +163,16 @@ def test_open_clip_s_training_reader_reads_the_tars(exported: Exported, tmp_path
     expected = list(zip(rows["caption"].to_pylist(), [(one.width, one.height) for one in pictures], strict=True))
     for is_train in (True, False):
         options = SimpleNamespace(
-            **{"train_data": shards, "train_num_samples": None, "train_data_upsampling_factors": None},
-            **{"val_data": shards, "val_num_samples": None, "dataset_resampled": False},
-            **{"seed": 1, "batch_size": 2, "workers": 1 if is_train else 0, "world_size": 1},
+            train_data=shards,
+            train_num_samples=None,
+            train_data_upsampling_factors=None,
+            val_data=shards,
+            val_num_samples=None,
+            dataset_resampled=False,
+            seed=1,
+            batch_size=2,
+            workers=1 if is_train else 0,
+            world_size=1,
         )
         data = get_wds_dataset(options, lambda image: image.size, is_train=is_train, tokenizer=lambda text: [text])
         read = [

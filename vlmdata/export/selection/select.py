@@ -8,7 +8,7 @@ decision rests on this one's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -49,8 +49,8 @@ def selects(config: ExportConfig) -> bool:
     return bool(config.splits or config.decontaminate.lists or wanted.top_fraction or wanted.weights or wanted.caps)
 
 
-def select(dataset: Dataset, shards: Sequence[Shard], config: BuildConfig, before: str | None = None) -> str:
-    """Decide about all samples that 03 lets through; returns the checkpoint's path.
+def select(dataset: Dataset, shards: Sequence[Shard], config: BuildConfig, before: Iterable[str] = ()) -> list[Shard]:
+    """Decide about all samples that 03 lets through, if the config asks for anything to be decided.
 
     Tables `selected` (`SELECTED`) and `former` (`FORMER`). Facts: `form`, what
     the splits follow from; `splits`, how many samples each has; `largest`, of the
@@ -58,23 +58,27 @@ def select(dataset: Dataset, shards: Sequence[Shard], config: BuildConfig, befor
     `export.split_by.confirm` is set.
 
     Args:
-        before: The selection of the version before: whoever has a split there keeps it.
+        before: The selections of the versions before, newest first: whoever has a split there keeps it.
 
     Raises:
         ConfigError: a list of `export.decontaminate` cannot be used.
     """
     export, quality = config.export, config.quality
+    if not selects(export):
+        return list(shards)
     lists = Benchmarks([read_list(path) for path in export.decontaminate.lists])
     settings = selection_settings(export, quality, lists)
     form = sha256(repr([settings["splits"], settings["split_by"]]).encode()).hexdigest()[:32]
-    stands = before if before and dataset.manifest_at(before).facts["form"] == form else None
+    alike = (path for path in before if dataset.manifest_at(path).facts["form"] == form)
+    stands = next(alike, None) if export.splits else None
 
     def work(_: Manifest | None) -> Result:
         return _decided(dataset, candidates(dataset, shards), config, lists, stands, form)
 
     everything = Shard("all", sum(shard.rows for shard in shards))
     reads = [*reads_of(dataset, shards), stands or ""]
-    return run_once(dataset, everything, Step.SELECTED, reads, settings, work).manifests[Step.SELECTED]
+    selected = run_once(dataset, everything, Step.SELECTED, reads, settings, work).manifests[Step.SELECTED]
+    return [shard.at(Step.SELECTED, selected) for shard in shards]
 
 
 def selection_settings(config: ExportConfig, quality: QualityConfig, lists: Benchmarks) -> dict[str, Any]:
