@@ -132,7 +132,7 @@ def finish_run(
         facts["export"] = finish_export(job.dataset, last.shards, job.config.export, card_facts(job.run, job.config))
         checked = next(report.shards for report in reports if report.stage is Stage.CHECKED)
         facts["version"] = publish(job.run, job.run.base, checked, last.shards, facts["export"]).number
-    facts["warnings"] = [*_show_gates(job), *warned]
+    facts["warnings"] = [*_show_gates(job), *warned, *_noticed(job, reports)]
     what = "1 failure" if still_open == 1 else f"{still_open:,} failures"
     message = f"{what} may be mended: {_mend(job, reports)}" if still_open else ""
     if not still_open and last.stage is Stage.FINAL:
@@ -146,6 +146,14 @@ def finish_run(
         )
     create_markdown_artifact(key=artifact_key(job, "funnel"), markdown=as_markdown(told), description="The funnel")
     return told
+
+
+def _noticed(job: Job, reports: Sequence[runs.StageReport]) -> list[str]:
+    """What decisions over all shards noticed that people should know."""
+    steps = {Stage.FILTERED: Step.DUPLICATES, Stage.FINAL: Step.SELECTED}
+    shards = [(report.shards[0], steps[report.stage]) for report in reports if report.shards and report.stage in steps]
+    found = [job.dataset.manifest(shard, step).facts for shard, step in shards if step in shard.manifests]
+    return [sentence for facts in found for sentence in facts.get("warnings", ())]
 
 
 def _mend(job: Job, reports: Sequence[runs.StageReport]) -> str:

@@ -29,6 +29,7 @@ def preflight(config: BuildConfig) -> None:
     from vlmdata.captioning.questions import Asker
     from vlmdata.captioning.shards import check_caption_config
     from vlmdata.export.formats import check_formats
+    from vlmdata.export.selection.check import check_selection
     from vlmdata.quality.judges import judges
     from vlmdata.quality.scorers import check_scorers
 
@@ -39,6 +40,7 @@ def preflight(config: BuildConfig) -> None:
     Asker.of(config.caption)
     judges(config.quality)
     check_scorers(config.quality)
+    check_selection(config.export, config.quality)
     check_formats(config.export.formats)
     store = open_store(config.store)
     check_images(store, config.caption)

@@ -21,6 +21,7 @@ from vlmdata.config_reading import parse_config
 from vlmdata.errors import ConfigError
 from vlmdata.export.names import missing
 from vlmdata.layout import REVISION, Stage, Step
+from vlmdata.opt_out import OptOut
 
 COMPLETED, IN_PART, STOPPED = "completed", "completed in part", "stopped"
 
@@ -205,6 +206,7 @@ def config_of(run: Run) -> BuildConfig:
 
 def fingerprint(dataset: Dataset, config: BuildConfig, listing: Sequence[Shard]) -> str:
     """What decides a build's outcome: the source's listing, the settings, the code's revisions."""
+    from vlmdata.export.selection.benchmark_list import digest_of_file
     from vlmdata.quality.judges import judges
     from vlmdata.quality.scorers import scorers
 
@@ -217,6 +219,8 @@ def fingerprint(dataset: Dataset, config: BuildConfig, listing: Sequence[Shard])
             identity: [search.gallery, search.max_miss_rate]
             for identity, search in bench.search(config.quality.retrieval).items()
         },
+        "opt_out": OptOut.read(config.opt_out).digest,
+        "evaluation_sets": [digest_of_file(path) for path in config.export.decontaminate.lists],
         "scorers": [scorer.identity() for scorer in scorers(config.quality)],
         "revisions": {step.value: revision for step, revision in REVISION.items()},
     }

@@ -14,6 +14,7 @@ from vlmdata.checkpoint import Dataset, Shard
 from vlmdata.config import BuildConfig
 from vlmdata.export.finish import finish_export
 from vlmdata.export.plan import plan_export
+from vlmdata.export.selection.select import select
 from vlmdata.export.shards import export_shard
 from vlmdata.filtering.close import find_close
 from vlmdata.filtering.duplicates import find_duplicates
@@ -26,7 +27,7 @@ from vlmdata.layout import Step
 from vlmdata.measure.facts import measure_shard
 from vlmdata.runs import Run, start_run
 from vlmdata.versions.publish import publish
-from vlmdata.versions.version import Version, newest_number, read_version, version_under
+from vlmdata.versions.version import Version, newest_number, read_version, selections, version_under
 
 
 @dataclass
@@ -96,7 +97,8 @@ class Growing:
         run = run or self.begin()
         judged = type(self.tiny)(self.dataset, self.config, self.filtered()).captioned().judged(scores or {})
         before = read_version(self.dataset, run.base).exported if run.base else []
-        planned = plan_export(self.dataset, judged.shards, self.config.export, before)
+        selected = select(self.dataset, judged.shards, self.config, selections(self.dataset, run.base))
+        planned = plan_export(self.dataset, selected, self.config.export, before)
         exported = [export_shard(self.dataset, shard, self.config.export) for shard in planned]
         place = finish_export(self.dataset, exported, self.config.export, {})
         return publish(run, run.base, judged.shards, exported, place)

@@ -7,7 +7,6 @@ the version's index has them.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,7 +24,6 @@ from vlmdata.filtering.verdicts import Verdicts, settle
 from vlmdata.layout import Step
 from vlmdata.schema import CAPTIONS, DUPLICATES, caption_table
 
-_log = logging.getLogger("vlmdata")
 _MUCH = 0.01
 """Share of the pictures that are dropped by chance above which that is said."""
 
@@ -54,8 +52,9 @@ def find_duplicates(
         seen = seen_of(dataset, shards, pool.candidates.ids, look) if look else None
         verdicts = settle(pool.candidates, terms.dedup.max_distance, seen)
         result = _result(dataset, shards, pool, verdicts, standing)
-        chance = _by_chance(len(pool.candidates.ids), terms)
+        chance = expected_chance_drops(len(pool.candidates.ids), terms.dedup.max_distance)
         result.facts |= {"expected_chance_drops": round(chance, 3), "rules": terms.digest, "reads": reads}
+        result.facts["warnings"] = _too_many_by_chance(chance, len(pool.candidates.ids), terms)
         return result
 
     looks = [dataset.digest(shard, Step.LOOKS, "images", ["id", "embedding"]) for shard in looked_at(dataset, shards)]
@@ -64,16 +63,15 @@ def find_duplicates(
     return [shard.at(Step.DUPLICATES, manifest) for shard in shards]
 
 
-def _by_chance(candidates: int, terms: Terms) -> float:
-    """How many are dropped for hashes that are close by chance, at least; said aloud where it is more than a few."""
-    radius = terms.dedup.max_distance
-    expected = expected_chance_drops(candidates, radius)
-    if terms.look is None and expected > _MUCH * candidates:
-        _log.warning(
-            f"dedup: of {candidates:,} pictures some {expected:,.0f} ({expected / candidates:.1%}) are dropped because"
-            f" their hashes lie within {radius} bits by chance; with dedup.confirm they are looked at first"
-        )
-    return expected
+def _too_many_by_chance(expected: float, candidates: int, terms: Terms) -> list[str]:
+    """What people should know of pictures that are dropped for hashes that are close by chance, where they are many."""
+    if terms.look is not None or expected <= _MUCH * candidates:
+        return []
+    return [
+        f"dedup: of {candidates:,} pictures some {expected:,.0f} ({expected / candidates:.1%}) are dropped because"
+        f" their hashes lie within {terms.dedup.max_distance} bits by chance;"
+        " with dedup.confirm they are looked at first"
+    ]
 
 
 def dropped_and_gained(dataset: Dataset, shard: Shard) -> tuple[pa.Table, pa.Table]:

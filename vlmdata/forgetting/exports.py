@@ -16,6 +16,7 @@ from vlmdata.export.card_facts import card_facts
 from vlmdata.export.finish import as_json, contents
 from vlmdata.export.formats import beside
 from vlmdata.export.indexes import indexes, is_index
+from vlmdata.export.left_out import is_left_out
 from vlmdata.export.names import CARD, MANIFEST, shard_of
 from vlmdata.export.plan import PLAN, digests_now
 from vlmdata.export.shards import write_files
@@ -31,6 +32,7 @@ def rewrite_exports(scrubber: Scrubber) -> set[str]:
     """Write the exports' files anew that held them, or a caption of theirs; returns the names of those exports."""
     dataset, who = scrubber.dataset, scrubber.who
     scrubber.scrub(Step.EXPORT_PLAN)
+    scrubber.scrub(Step.FINAL, is_left_out)
     planned = manifests(dataset, Step.EXPORT_PLAN)
     plans = {(one.facts["export"], one.shard): (path, one) for path, one in planned.items()}
     theirs = pa.array(sorted(who.ids | who.bereft), pa.string())

@@ -8,7 +8,7 @@ what is left; the tables that it named before are deleted.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -39,11 +39,11 @@ class Scrubber:
         self.rewritten = 0
         """Manifests."""
 
-    def scrub(self, step: Step) -> dict[str, Manifest]:
-        """All manifests of a step; returns those that were rewritten, by path."""
+    def scrub(self, step: Step, which: Callable[[Manifest], bool] = lambda _: True) -> dict[str, Manifest]:
+        """All manifests of a step, or some of them; returns those that were rewritten, by path."""
         changed = {}
         for path, manifest in manifests(self.dataset, step).items():
-            new = self._manifest(step, manifest)
+            new = self._manifest(step, manifest) if which(manifest) else None
             if new is not None:
                 self.dataset.replace_manifest(path, new)
                 changed[path] = new

@@ -66,17 +66,33 @@ def write_list(path: Path, rows: pa.Table, vectors: npt.NDArray[np.float32] | No
         raise ConfigError(f"--out {path}: cannot be written ({error.strerror or error}); give another file") from error
 
 
+def digest_of_file(path: str) -> str:
+    """sha256 of a list.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    return sha256(_bytes(path)).hexdigest()
+
+
+def _bytes(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise ConfigError(f"export.decontaminate.lists: {path}: is not there; vlmdata decontaminate makes it") from None
+    except OSError as error:
+        raise ConfigError(f"export.decontaminate.lists: {path}: cannot be read ({error.strerror})") from error
+
+
 def read_list(path: str) -> BenchmarkList:
     """A list that `write_list` wrote.
 
     Raises:
         ConfigError: there is none, or it is something else.
     """
+    data = _bytes(path)
     try:
-        data = Path(path).read_bytes()
         table = pq.read_table(pa.BufferReader(data))
-    except FileNotFoundError:
-        raise ConfigError(f"export.decontaminate.lists: {path}: is not there; vlmdata decontaminate makes it") from None
     except (OSError, pa.ArrowInvalid) as error:
         raise ConfigError(f"export.decontaminate.lists: {path}: cannot be read ({error})") from error
     about = (table.schema.metadata or {}).get(_ABOUT)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -18,9 +17,9 @@ from vlmdata.export.selection.reasons import Reasons
 if TYPE_CHECKING:
     from vlmdata.export.selection.candidates import Candidates
 
-_log = logging.getLogger("vlmdata")
 Flags = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
+DECILES = tuple(str(at) for at in range(1, 11))
 EVERY_OTHER = "*"
 """Names the groups that are not named."""
 
@@ -46,8 +45,7 @@ def deciles(scores: Floats) -> pa.Array:
     rank = np.searchsorted(ordered, scores[known], side="left")
     tenth = np.zeros(len(scores), np.int64)
     tenth[known] = 1 + rank * 10 // max(1, len(known))
-    names = pa.array([str(at) for at in range(1, 11)])
-    return names.take(pa.array(tenth - 1, mask=tenth == 0))
+    return pa.array(DECILES).take(pa.array(tenth - 1, mask=tenth == 0))
 
 
 def lost_by_weight(groups: pa.Array, weights: Mapping[str, float], draws: Floats) -> tuple[Flags, Floats]:
@@ -78,9 +76,12 @@ def _of_group(groups: pa.Array, named: Mapping[str, float], otherwise: float) ->
     return of_each
 
 
-def by_quota(found: Candidates, wanted: Selection, reasons: Reasons) -> None:
-    """Leave out, of those that are left, whoever is not among the best by score, is not drawn, or is over a cap."""
-    scores = found.scores
+def by_quota(found: Candidates, wanted: Selection, reasons: Reasons) -> list[str]:
+    """Leave out, of those that are left, whoever is not among the best by score, is not drawn, or is over a cap.
+
+    Returns what people should know.
+    """
+    scores, warnings = found.scores, []
     if wanted.top_fraction is not None:
         rows = np.flatnonzero(reasons.none)
         low, bound = below_top(scores[rows], wanted.top_fraction)
@@ -90,21 +91,27 @@ def by_quota(found: Candidates, wanted: Selection, reasons: Reasons) -> None:
         groups, ids = (column.take(pa.array(rows)) for column in (found.group(dimension), found.ids))
         drawn = draws(ids, f"weight {dimension}")
         lost, weight = lost_by_weight(groups, weights, drawn)
-        told = _told("weights", dimension, weights, groups)
+        told = _told(dimension, groups)
+        warnings += _strangers("weights", dimension, weights, groups)
         reasons.give(rows[lost], "weight", value=drawn[lost], bound=weight[lost], detail=told[lost])
     for dimension, caps in sorted(wanted.caps.items()):
         rows = np.flatnonzero(reasons.none)
         groups, ids = (column.take(pa.array(rows)) for column in (found.group(dimension), found.ids))
         lost, cap = over_cap(groups, caps, scores[rows], draws(ids, "cap"))
-        told = _told("caps", dimension, caps, groups)
+        told = _told(dimension, groups)
+        warnings += _strangers("caps", dimension, caps, groups)
         reasons.give(rows[lost], "cap", value=scores[rows[lost]], bound=cap[lost], detail=told[lost])
+    return warnings
 
 
-def _told(what: str, dimension: Dimension, named: Mapping[str, float], groups: pa.Array) -> npt.NDArray[np.object_]:
-    """The dimension and each one's group; a name that no sample has, most often a slip, is told of."""
-    strange = sorted(set(named) - {EVERY_OTHER} - set(pc.unique(groups).to_pylist()))
-    if strange:
-        _log.warning(f"export.select.{what}.{dimension}: no sample is of {', '.join(map(repr, strange))}")
+def _told(dimension: Dimension, groups: pa.Array) -> npt.NDArray[np.object_]:
+    """The dimension and each one's group."""
     names = pc.binary_join_element_wise(dimension, pc.fill_null(groups, "none"), " ")
     told: npt.NDArray[np.object_] = names.to_numpy(zero_copy_only=False)
     return told
+
+
+def _strangers(what: str, dimension: Dimension, named: Mapping[str, float], groups: pa.Array) -> list[str]:
+    """A name that no sample has is most often a slip."""
+    strange = sorted(set(named) - {EVERY_OTHER} - set(pc.unique(groups).to_pylist()))
+    return [f"export.select.{what}.{dimension}: no sample is of {', '.join(map(repr, strange))}"] if strange else []

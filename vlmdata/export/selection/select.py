@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 
 from vlmdata.checkpoint import Counts, Dataset, Manifest, Result, Shard, run_once
 from vlmdata.config import BuildConfig, ExportConfig, QualityConfig
-from vlmdata.export.selection.benchmark_list import read_list
 from vlmdata.export.selection.candidates import Candidates, candidates, reads_of
+from vlmdata.export.selection.check import read_lists
 from vlmdata.export.selection.contamination import Benchmarks
 from vlmdata.export.selection.kin import Splits
 from vlmdata.export.selection.quotas import by_quota
@@ -54,7 +54,7 @@ def select(dataset: Dataset, shards: Sequence[Shard], config: BuildConfig, befor
 
     Tables `selected` (`SELECTED`) and `former` (`FORMER`). Facts: `form`, what
     the splits follow from; `splits`, how many samples each has; `largest`, of the
-    groups that no split may part. About 200 bytes of memory a sample; 2 KB where
+    groups that no split may part; `warnings`, what people should know. About 200 bytes of memory a sample; 2 KB where
     `export.split_by.confirm` is set.
 
     Args:
@@ -66,7 +66,7 @@ def select(dataset: Dataset, shards: Sequence[Shard], config: BuildConfig, befor
     export, quality = config.export, config.quality
     if not selects(export):
         return list(shards)
-    lists = Benchmarks([read_list(path) for path in export.decontaminate.lists])
+    lists = Benchmarks(read_lists(export, quality))
     settings = selection_settings(export, quality, lists)
     form = sha256(repr([settings["splits"], settings["split_by"]]).encode()).hexdigest()[:32]
     alike = (path for path in before if dataset.manifest_at(path).facts["form"] == form)
@@ -105,7 +105,7 @@ def _decided(
     reasons = Reasons(len(found.ids))
     _contaminated(found, config, lists, reasons)
     split, former, facts = split_samples(dataset, found, config, reasons, before)
-    by_quota(found, config.export.select, reasons)
+    facts["warnings"] += by_quota(found, config.export.select, reasons)
     table = pa.table([found.ids, _names(split, config.export.splits), *reasons.columns()], schema=SELECTED)
     held = pc.sum(pc.equal(table["outcome"], "held"), min_count=0).as_py()
     left_out = len(table) - table["code"].null_count

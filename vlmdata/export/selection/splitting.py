@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,6 @@ from vlmdata.export.selection.kin import NEW, Kin, Positions, Splits, by_caption
 from vlmdata.export.selection.reasons import Reasons
 from vlmdata.export.selection.splits import CONFLICT, assign
 from vlmdata.measure.encoder import device_of
-
-_log = logging.getLogger("vlmdata")
 
 FORMER = pa.schema(
     [
@@ -38,7 +35,7 @@ def split_samples(
     """Everybody's split, who is remembered beside them, and what there is to tell."""
     shares = config.export.splits
     if not shares:
-        return np.full(len(found.ids), NEW, np.int8), FORMER.empty_table(), {}
+        return np.full(len(found.ids), NEW, np.int8), FORMER.empty_table(), {"warnings": []}
     stood, former = _stood(dataset, found, before, list(shares))
     # What is no sample of the set binds nobody.
     clean = reasons.none
@@ -112,13 +109,14 @@ class _Looks:
 
 
 def _told(kin: Kin, split: Splits, shares: dict[str, float]) -> dict[str, Any]:
-    """How many each split has; said aloud where one has far less than it was to have."""
+    """How many each split has, and a warning where one has far less than it was to have."""
     there = np.bincount(split[split >= 0], minlength=len(shares))
     largest = int(np.bincount(kin.groups()).max(initial=0))
-    for (name, share), count in zip(shares.items(), there.tolist(), strict=True):
-        if count < _SMALL * (share * there.sum() - 1):
-            _log.warning(
-                f"export.splits: {name} has {count:,} samples, not {share * there.sum():,.0f}: {largest:,} belong"
-                " together, and cannot be parted; with export.split_by.confirm, or a smaller max_distance, they can"
-            )
-    return {"splits": dict(zip(shares, there.tolist(), strict=True)), "largest": largest}
+    total = int(there.sum())
+    warnings = [
+        f"export.splits: {name} has {count:,} samples, not {share * total:,.0f}: {largest:,} belong together, and"
+        " cannot be parted; with export.split_by.confirm, or a smaller max_distance, they can"
+        for (name, share), count in zip(shares.items(), there.tolist(), strict=True)
+        if count < _SMALL * (share * total - 1)
+    ]
+    return {"splits": dict(zip(shares, there.tolist(), strict=True)), "largest": largest, "warnings": warnings}
