@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import subprocess
 from hashlib import sha256
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from tests.integration.processes import ROOT, environment, run
+from tests.integration.processes import ROOT, environment, run, started
 from tests.unit.export.conftest import captions_of, checked_shard, originals, samples_of
 from vlmdata.checkpoint import Dataset
 from vlmdata.config import ExportConfig
@@ -29,6 +31,7 @@ pytestmark = [
 ]
 
 SAMPLES = 11
+PAGE = (ROOT / "docs/exports.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -77,3 +80,11 @@ def test_it_refuses_a_shard_that_is_not_what_the_index_says(place: Path, tmp_pat
     done = run([str(PYTHON), script, str(place / "mds"), str(tmp_path / "cache")], environment())
     # It notices in a thread of its own, and stops.
     assert "Checksum failure" in done.stderr and len(done.stdout.splitlines()) < SAMPLES, done.stderr[-300:]
+
+
+def test_what_the_page_shows_reads_it(place: Path, tmp_path: Path) -> None:
+    [shown] = [block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "streaming" in block]
+    (tmp_path / "export").symlink_to(place)
+    with started([str(PYTHON), "-c", shown], environment(), subprocess.PIPE, None, cwd=tmp_path) as reading:
+        out, _ = reading.communicate(timeout=120)
+    assert out.decode() == f"{SAMPLES}\n"
