@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 LITELLM_READY := .venv-litellm/.ready
+STREAMING_READY := .venv-streaming/.ready
 PEER_READY := .venv-img2dataset/.ready
 UV := $(BIN)/python -m uv
 
@@ -17,7 +18,7 @@ UV := $(BIN)/python -m uv
 demo: $(RUN_READY)
 	@$(BIN)/vlmdata demo
 
-test: $(DEV_READY) $(LITELLM_READY)
+test: $(DEV_READY) $(LITELLM_READY) $(STREAMING_READY)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -49,6 +50,12 @@ $(LITELLM_READY): $(BIN)/python tests/integration/litellm.lock
 	@$(UV) pip install --quiet --compile-bytecode --python .venv-litellm/bin/python --require-hashes -r tests/integration/litellm.lock
 	@touch $@
 
+# The reader of MDS; it pins numpy and transformers, and insists on torch (as ours: not downloaded twice, nor stored).
+$(STREAMING_READY): $(BIN)/python tests/integration/streaming.lock
+	@$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv-streaming
+	@$(UV) pip install --quiet --python .venv-streaming/bin/python --require-hashes -r tests/integration/streaming.lock
+	@touch $@
+
 # What downloads are measured against; it has pins of its own, too.
 $(PEER_READY): $(BIN)/python benchmarks/img2dataset.lock
 	@$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv-img2dataset
@@ -67,4 +74,4 @@ lock: $(BIN)/python
 	  --no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet --output-file requirements.lock
 
 clean:
-	rm -rf $(VENV) .venv-litellm .venv-img2dataset demo build
+	rm -rf $(VENV) .venv-litellm .venv-streaming .venv-img2dataset demo build

@@ -58,7 +58,10 @@ def written(folder: Path, text: str) -> Path:
         ({"caption": {"max_retries": 4}}, "caption.max_retries = 4: expected less than or equal to 3"),
         ({"dedup": {"max_distance": 17}}, "dedup.max_distance = 17: expected less than or equal to 16"),
         ({"export": {"formats": []}}, "export.formats = []: expected at least 1 item after validation, not 0"),
-        ({"export": {"formats": ["tar"]}}, "export.formats.0 = 'tar': expected 'webdataset' or 'parquet'"),
+        (
+            {"export": {"formats": ["tar"]}},
+            "export.formats.0 = 'tar': expected 'webdataset', 'parquet', 'llava', 'mds' or 'lance'",
+        ),
         ({"quality": {"languages": {False: {"model": "m"}}}}, "expected text as keys, not False; put it in quotes"),
         ({"shard_size": "many"}, "shard_size = 'many': expected a valid integer"),
     ],

@@ -76,7 +76,8 @@ def copy_export(original: Original, path: str) -> str:
     target.replace(MANIFEST, _unfinished(final, before | names))
     _send(target, original.store, files)
     for one in original.indexes:
-        _put(target, one.path, one.sha256, one.data, "the disk of temporary files")
+        if not _has(target, one.path, one.sha256):
+            _put(target, one.path, one.sha256, one.data, "the disk of temporary files")
     target.replace(CARD, original.card)
     for name in sorted(before - names):
         target.delete(name)

@@ -133,9 +133,10 @@ def _finish(dataset: Dataset, plan: pa.Table, jpeg_quality: int) -> list[Picture
 def _originals(dataset: Dataset, plan: pa.Table) -> Iterator[list[tuple[str, bytes]]]:
     """Batches of (id, original bytes); one input shard's pictures in memory at a time."""
     for path in pc.unique(plan["raw"]).to_pylist():
-        data = dataset.store.get(dataset.manifest_at(path).tables["images"].path)
+        data = dataset.store.view(dataset.manifest_at(path).tables["images"].path)
         for batch in pq.ParquetFile(pa.BufferReader(data)).iter_batches(_BATCH, columns=["id", "image"]):
-            wanted = batch.filter(pc.is_in(batch["id"], value_set=plan["id"].combine_chunks()))
+            planned = pc.is_in(batch["id"], value_set=plan["id"].combine_chunks())
+            wanted = batch if pc.all(planned).as_py() else batch.filter(planned)
             yield list(zip(wanted["id"].to_pylist(), wanted["image"].to_pylist(), strict=True))
 
 

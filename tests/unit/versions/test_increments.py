@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from vlmdata.errors import ConfigError
+from vlmdata.export.formats import FORMATS
+from vlmdata.export.verify import verify
 from vlmdata.layout import Step
 from vlmdata.versions.again import export_again
 from vlmdata.versions.version import Version
@@ -60,6 +62,33 @@ def test_only_what_is_new_is_written(growing: Callable[..., Any], pictures: Any,
     whole = json.loads((Path(place) / "MANIFEST.json").read_text())
     assert whole["samples"] == sum(file["samples"] for file in whole["files"]) == 7
     assert "earlier" not in whole
+
+
+def test_every_format_grows_and_is_proven_in_the_store_and_as_a_copy(
+    growing: Callable[..., Any], pictures: Any, tmp_path: Path
+) -> None:
+    import lance
+
+    export = {**SECTIONS["export"], "formats": list(FORMATS)}
+    set_ = growing({f"b{n}.png": pictures.png(n) for n in range(4)}, export=export)
+    first = set_.publish()
+    set_.add({"a.png": pictures.png(10), "z.png": pictures.png(11), "bb.png": pictures.png(12)})
+    second = set_.publish()
+    place, _ = export_again(set_.dataset, 2, str(tmp_path / "copy"), [])
+    for where in (folder(set_, second), Path(place)):
+        proof = verify(str(where))
+        assert proof.wrong == () and proof.samples == 7
+    # An index tells of what lies beside it: of the increment alone, or of all.
+    assert [lance.dataset(where / "lance").count_rows() for where in (folder(set_, second), Path(place))] == [3, 7]
+    assert json.loads((Path(place) / "webdataset/sizes.json").read_text()) == {
+        "00000.tar": 2,
+        "00001.tar": 2,
+        "00002.tar": 2,
+        "00003.tar": 1,
+    }
+    (folder(set_, first) / "mds/00001.mds").unlink()
+    key = folder(set_, first).name
+    assert verify(str(folder(set_, second))).wrong == ((f"../{key}/mds/00001.mds", "is gone"),)
 
 
 def test_a_file_that_lost_a_sample_is_written_anew(growing: Callable[..., Any], pictures: Any, tmp_path: Path) -> None:

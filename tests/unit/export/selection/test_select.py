@@ -89,7 +89,7 @@ def test_splits_have_files_of_their_own_and_nobody_changes(growing: Callable[...
     joined = {key: split for key, split in after.items() if key not in before}
     assert len(joined) > 10, "but for those whose hash is the same"
     assert joined == {key: before[key.replace("b", "a", 1)] for key in joined}
-    accounts_hold(set_, second, 32)
+    accounts_hold(set_, second, 16 + len(joined))
 
 
 def test_who_comes_back_has_the_split_that_it_had(growing: Callable[..., Any], pictures: Any) -> None:
