@@ -113,10 +113,10 @@ def export_key(row_digests: bytes, config: ExportConfig) -> str:
 
 
 def export_settings(config: ExportConfig) -> dict[str, Any]:
-    """What decides an export's content, as its name and its manifest tell it; a mix only where one is set."""
+    """What decides an export's content, as its name and its manifest tell it; a part if it asks for anything."""
     settings = {**config.settings(), "formats": sorted(set(config.formats))}
-    unsaid = {"increments"} if is_set(config.captions) else {"increments", "captions"}
-    return {name: value for name, value in settings.items() if name not in unsaid}
+    said = {"increments": False, "captions": is_set(config.captions), "pixels": config.pixels.ask_for_anything}
+    return {name: value for name, value in settings.items() if said.get(name, True)}
 
 
 def _in_source_order(dataset: Dataset, shards: list[Shard]) -> pa.Table:
