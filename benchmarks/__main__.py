@@ -1,7 +1,7 @@
 """`python -m benchmarks [names]`: run the comparisons and print one table.
 
 Names are those of the modules without `bench_`: download, filter, phash,
-near_duplicates, drop, night, collisions, flow, rerun, memory, captions, scoring, gates, faults,
+near_duplicates, drop, night, collisions, flow, rerun, memory, captions, scoring, gates, resize, faults,
 language. Bounds are judged, not enforced: the
 exit code is 0 unless a benchmark could not run.
 """
@@ -20,7 +20,7 @@ from benchmarks.builds import ROOT, Row
 
 NAMES = (
     *("download", "filter", "phash", "near_duplicates", "drop", "night", "collisions", "flow", "rerun", "memory"),
-    *("captions", "scoring", "gates", "faults", "language"),
+    *("captions", "scoring", "gates", "resize", "faults", "language"),
 )
 _HOLDS = {">=": operator.ge, "<=": operator.le, "=": operator.eq}
 _HEAD = ("name", "measured", "bound", "verdict", "remark")

@@ -118,7 +118,7 @@ def _finished(image: bytes, opened: Image.Image, jpeg_quality: int, asked: Pixel
         return picture
     as_ = _extension(image, opened, asked)
     lossless = _is_lossless(image, opened)
-    pixels = fitted(_in_srgb(opened, conversion), asked)
+    pixels = fitted(_upright_srgb(opened, conversion), asked)
     return Picture(_encoded(pixels, as_, lossless, jpeg_quality), as_, *pixels.size, changes or ("mended",))
 
 
@@ -179,15 +179,14 @@ def _extension(image: bytes, opened: Image.Image, asked: PixelsConfig) -> Pictur
     return next(one for one in _NEAREST[_is_lossless(image, opened)] if one in asked.formats)
 
 
-def _in_srgb(opened: Image.Image, conversion: Conversion | None) -> Image.Image:
-    """Upright RGB in sRGB; a copy without `info`, so that no comment or text of the source is written along."""
-    pixels = upright_rgb(opened if conversion is None else conversion(ImageOps.exif_transpose(opened))).copy()
-    pixels.info = {}
-    return pixels
+def _upright_srgb(opened: Image.Image, conversion: Conversion | None) -> Image.Image:
+    return upright_rgb(opened if conversion is None else conversion(ImageOps.exif_transpose(opened)))
 
 
 def _encoded(pixels: Image.Image, as_: PictureFormat, lossless: bool, quality: int) -> bytes:
     out = io.BytesIO()
+    # Or Pillow writes a comment or text of the source along.
+    pixels.info = {}
     if as_ == "png":
         pixels.save(out, "PNG")
     elif as_ == "webp":
