@@ -83,6 +83,6 @@ def _profile(space: bytes, tags: Mapping[bytes, bytes]) -> bytes:
     for name, body in tags.items():
         table += struct.pack(">4sII", name, start + len(data), len(body))
         data += body
-    head = struct.pack(">4xI4s4s4s12x4s24x12s48x", 0x0430_0000, b"mntr", space, b"XYZ ", b"acsp", _fixed(_D50))
+    head = struct.pack(">4xI4s4s4s12x4s28x12s48x", 0x0430_0000, b"mntr", space, b"XYZ ", b"acsp", _fixed(_D50))
     whole = head + struct.pack(">I", len(tags)) + table + data
     return struct.pack(">I", 4 + len(whole)) + whole

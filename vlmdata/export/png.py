@@ -54,13 +54,13 @@ def may_name_orientation(data: bytes) -> bool:
 
 
 def colour_chunks(data: bytes) -> dict[bytes, bytes]:
-    """Bodies of those of cICP, sRGB, gAMA and cHRM that stand undamaged before the pixels, the first of each."""
+    """Bodies of those of cICP, sRGB, gAMA and cHRM that stand before the pixels, the first of each."""
     found: dict[bytes, bytes] = {}
     try:
         for chunk in _chunks(data):
             if chunk.name == b"IDAT":
                 break
-            if chunk.name in _COLOURS and _is_undamaged(chunk):
+            if chunk.name in _COLOURS:
                 found.setdefault(chunk.name, bytes(chunk.body))
     except Malformed:
         return found  # the picture is encoded anew; what it said before the damage holds
@@ -89,11 +89,11 @@ def _kept(chunk: _Chunk) -> list[bytes | memoryview]:
     """The chunk as it goes into the export, in parts; none if it does not."""
     if chunk.name == b"IDAT":
         return [chunk.whole]
-    fits = len(chunk.body) in _SIZES.get(chunk.name, ()) and _is_undamaged(chunk)
+    fits = len(chunk.body) in _SIZES.get(chunk.name, ()) and _checksum(chunk.whole[4:-4]) == chunk.whole[-4:]
     if not fits and not chunk.name[0] & 0x20:
         raise Malformed(f"critical chunk {chunk.name!r} is unknown or damaged")
     return [chunk.whole] if fits else []
 
 
-def _is_undamaged(chunk: _Chunk) -> bool:
-    return zlib.crc32(chunk.whole[4:-4]).to_bytes(4, "big") == chunk.whole[-4:]
+def _checksum(named: bytes | memoryview) -> bytes:
+    return zlib.crc32(named).to_bytes(4, "big")
