@@ -36,8 +36,8 @@ from vlmdata.layout import Stage, Step
 from vlmdata.schema import CHECKED, JUDGED_CAPTIONS, SAMPLES, filled
 
 SHARDS = 4
-ROUNDS = 7
-CASES = ((400, 500, 256), (100, 1600, 512))
+ROUNDS = 9
+CASES = ((200, 500, 256), (48, 1600, 512))
 """How many photographs, their longer side, and what that becomes, px."""
 
 
