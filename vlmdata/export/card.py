@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 
-from vlmdata.export.tallies import PASSED_THROUGH, Tallies, quantile
+from vlmdata.export.card_pixels import counted_fates, said_of_pixels
+from vlmdata.export.tallies import Tallies, quantile
 from vlmdata.schema import MADE
 
 _LONGEST_LIST = 30
@@ -25,23 +26,6 @@ _LIMITS = [
     "A transparent picture stands on white, an animated one is its first frame, a 16-bit one that had to be "
     "encoded anew has 8.",
 ]
-
-
-_LEAVES = (
-    "Every picture is upright, opaque and in sRGB, without a colour profile or other metadata. One that needed no "
-    "change has its source's own compressed stream; any other was encoded once, for one or more of these reasons."
-)
-_FATES = {
-    PASSED_THROUGH: "none: the source's own compressed stream",
-    "reformatted": "encoded in another format",
-    "first_frame": "first frame of several",
-    "turned": "turned upright",
-    "composited": "laid on white, as it was transparent",
-    "converted": "colours converted to sRGB",
-    "resized": "scaled down",
-    "padded": "put into a square",
-    "mended": "metadata's structure was damaged",
-}
 
 
 class Threshold(TypedDict, total=False):
@@ -229,24 +213,9 @@ def _lengths(tallies: Tallies) -> str:
 
 def _pictures(asked: Mapping[str, Any] | None, tallies: Tallies) -> str:
     """What happened to pixels on their way out, as it was asked for, and to how many."""
-    fates = tallies.get("picture", Counter())
-    if not fates:
-        return ""
-    rows = [[said, f"{fates[fate]:,}"] for fate, said in _FATES.items() if fates[fate]]
-    lines = [_LEAVES, *([_asked_of_pixels(asked)] if asked else [])]
-    return "\n\n".join(["## Pictures", " ".join(lines), _table(["what was done", "pictures"], rows)])
-
-
-def _asked_of_pixels(asked: Mapping[str, Any]) -> str:
-    side, filter_ = asked["side"], asked["interpolation"]
-    of_mode = {
-        "keep": "",
-        "resize": f"No {asked['by']} side is over {side} px ({filter_}); none was enlarged. ",
-        "pad": f"Each is {side} px square: scaled down if it is larger ({filter_}), never enlarged, "
-        f"{asked['position']} on {asked['color']}. ",
-    }
-    as_ = "" if asked["encode_as"] == "auto" else f"; {asked['encode_as']} if it was encoded anew"
-    return f"{of_mode[asked['mode']]}Each is {' or '.join(asked['formats'])}{as_}."
+    rows = counted_fates(tallies)
+    table = _table(["what was done", "pictures"], rows)
+    return f"## Pictures\n\n{said_of_pixels(asked)}\n\n{table}" if rows else ""
 
 
 def _counted(title: str, what: str, of: str, counts: Counter[str | None], before: str = "") -> str:

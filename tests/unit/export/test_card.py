@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 
 from vlmdata.config import PixelsConfig
-from vlmdata.export.card import _FATES, CardFacts, card
+from vlmdata.export.card import CardFacts, card
+from vlmdata.export.card_pixels import FATES
 from vlmdata.export.pixels import Change, Picture
 from vlmdata.export.rows import ROWS
 from vlmdata.export.tallies import PASSED_THROUGH, added_up, tally
@@ -131,4 +132,4 @@ def test_the_card_tells_what_was_asked_of_pixels(asked: PixelsConfig, said: str)
 
 
 def test_every_change_has_words_on_the_card() -> None:
-    assert set(_FATES) == {PASSED_THROUGH, *get_args(Change)}
+    assert set(FATES) == {PASSED_THROUGH, *get_args(Change)}

@@ -84,7 +84,7 @@ def chromaticities(colours: Chromaticities) -> bytes:
 def test_a_profile_of_other_colours_is_converted(
     make: Any, format_: str, near: int, profile: bytes, curve: str, matrix: Any
 ) -> None:
-    options = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}.get(format_, {})
+    options: dict[str, Any] = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}.get(format_, {})
     picture = finished(make.encode(Image.fromarray(colours()), format_, icc_profile=profile, **options), 100)
     assert picture.changes == (("reformatted", "converted") if format_ == "TIFF" else ("converted",))
     assert np.abs(pixels_of(picture.data) - as_srgb(colours(), curve, matrix)).max() <= near
@@ -308,7 +308,7 @@ def png_of(make: Any, width: int, height: int, depth: int, kind: int, raw: bytes
     """A PNG of rows as they are, of a depth that Pillow does not write."""
     head = make.png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0))
     body = make.png_chunk(b"IDAT", zlib.compress(raw))
-    return b"\x89PNG\r\n\x1a\n" + head + body + make.png_chunk(b"IEND", b"")
+    return b"".join([b"\x89PNG\r\n\x1a\n", head, body, make.png_chunk(b"IEND", b"")])
 
 
 def test_threads_that_share_a_profile_make_the_same_bytes(make: Any) -> None:
