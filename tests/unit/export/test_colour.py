@@ -84,7 +84,8 @@ def chromaticities(colours: Chromaticities) -> bytes:
 def test_a_profile_of_other_colours_is_converted(
     make: Any, format_: str, near: int, profile: bytes, curve: str, matrix: Any
 ) -> None:
-    options: dict[str, Any] = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}.get(format_, {})
+    faithful: dict[str, dict[str, Any]] = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}
+    options = faithful.get(format_, {})
     picture = finished(make.encode(Image.fromarray(colours()), format_, icc_profile=profile, **options), 100)
     assert picture.changes == (("reformatted", "converted") if format_ == "TIFF" else ("converted",))
     assert np.abs(pixels_of(picture.data) - as_srgb(colours(), curve, matrix)).max() <= near
