@@ -18,6 +18,8 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
@@ -448,6 +450,101 @@ class Selection(Section):
     )
 
 
+def _hex_color(text: str) -> str:
+    from PIL import ImageColor
+
+    try:
+        written = bytes(ImageColor.getrgb(text)).hex()
+    except ValueError:
+        written = ""
+    if len(written) != len("rrggbb"):
+        raise ValueError("an opaque colour: a name such as white, or '#rrggbb' in quotes")
+    return f"#{written}"
+
+
+PictureFormat = Literal["jpg", "png", "webp"]
+Interpolation = Literal["lanczos", "bicubic", "bilinear", "hamming", "box", "nearest"]
+Position = Literal["center", "top", "bottom", "left", "right", "top-left", "top-right", "bottom-left", "bottom-right"]
+
+
+class PixelsConfig(Section):
+    """What happens to pictures on their way out: never enlarged, never distorted."""
+
+    mode: Literal["keep", "resize", "pad"] = Field(
+        default="keep",
+        description="keep: as large as they are; resize: no larger than side; pad: fitted into a square of side.",
+    )
+    side: PositiveInt | None = Field(
+        default=None,
+        le=16_383,  # a WebP can be no larger
+        validate_default=True,
+        description="Pixels, for resize and pad; a smaller picture stays as small as it is.",
+    )
+    by: Literal["longest", "shorter"] = Field(default="longest", description="Which side resize brings to side.")
+    color: Annotated[str, AfterValidator(_hex_color)] = Field(
+        default="#ffffff", description="What pad puts around a picture: a name, or #rrggbb."
+    )
+    position: Position = Field(default="center", description="Where in its square pad puts a picture.")
+    interpolation: Interpolation = Field(default="lanczos", description="Pillow's filter of that name.")
+    formats: tuple[PictureFormat, ...] = Field(
+        default=("jpg", "png", "webp"),
+        min_length=1,
+        description="What may leave; a picture in one of these that needs no change keeps its compressed stream.",
+    )
+    encode_as: Literal["auto", "jpg", "png", "webp"] = Field(
+        default="auto",
+        description="What others become; auto: png if the source was lossless, else jpg, or the nearest in formats.",
+    )
+
+    @field_validator("side")
+    @classmethod
+    def _side_goes_with_a_mode(cls, side: int | None, info: ValidationInfo) -> int | None:
+        mode = info.data.get("mode")
+        if side is None and mode in ("resize", "pad"):
+            raise ValueError(f"pixels, such as 512, with mode = {mode!r}")
+        if side is not None and mode == "keep":
+            raise ValueError("null with mode = 'keep', or mode = 'resize' or 'pad'")
+        return side
+
+    @field_validator("by", "color", "position", "interpolation")
+    @classmethod
+    def _means_something(cls, value: str, info: ValidationInfo) -> str:
+        modes = _MODES_OF[str(info.field_name)]
+        default = cls.model_fields[str(info.field_name)].default
+        if value != default and info.data.get("mode", modes[0]) not in modes:
+            raise ValueError(f"{default!r} with mode = {info.data['mode']!r}, or mode = {_either(modes)}")
+        return value
+
+    @field_validator("encode_as")
+    @classmethod
+    def _may_leave(cls, value: str, info: ValidationInfo) -> str:
+        formats = info.data.get("formats", ())
+        if value != "auto" and formats and value not in formats:
+            raise ValueError(f"auto or one of export.pixels.formats, which are {', '.join(formats)}")
+        return value
+
+    @property
+    def ask_for_anything(self) -> bool:
+        """Whether any picture leaves other than it would without this section."""
+        return self.settings() != PixelsConfig().settings()
+
+    def settings(self) -> dict[str, Any]:
+        """The same for the same formats, in whatever order they were written."""
+        return {**super().settings(), "formats": sorted(set(self.formats))}
+
+
+_MODES_OF: dict[str, tuple[str, ...]] = {
+    "by": ("resize",),
+    "color": ("pad",),
+    "position": ("pad",),
+    "interpolation": ("resize", "pad"),
+}
+
+
+def _either(words: tuple[str, ...]) -> str:
+    return " or ".join(map(repr, words))
+
+
 class ExportConfig(Section):
     """Stage 04: files for a trainer."""
 
@@ -478,7 +575,10 @@ class ExportConfig(Section):
     split_by: SplitBy = Field(default_factory=SplitBy)
     decontaminate: Decontamination = Field(default_factory=Decontamination)
     select: Selection = Field(default_factory=Selection)
-    jpeg_quality: int = Field(default=95, ge=50, le=100, description="For the few pictures that must be encoded anew.")
+    pixels: PixelsConfig = Field(default_factory=PixelsConfig)
+    jpeg_quality: int = Field(
+        default=95, ge=50, le=100, description="Of pictures that are encoded anew, as jpg or lossy webp."
+    )
 
 
 Severity = Literal["stop", "warn"]

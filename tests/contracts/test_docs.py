@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
@@ -16,9 +16,10 @@ from vlmdata.captioning.plan import CaptionPlan
 from vlmdata.captioning.prompts import load_prompt, shipped_prompts
 from vlmdata.captioning.questions import Asker
 from vlmdata.cli import app
-from vlmdata.config import BuildConfig, NetworkConfig
+from vlmdata.config import BuildConfig, NetworkConfig, PixelsConfig
 from vlmdata.config_reading import load_config, parse_config
 from vlmdata.console import print_plan
+from vlmdata.export.pixels import Change
 from vlmdata.failures import CLASSES
 from vlmdata.ingest import shards
 from vlmdata.ingest.web import trouble
@@ -66,7 +67,7 @@ def test_the_readme_s_config_is_valid() -> None:
     assert parse_config(yaml.safe_load(blocks("README.md", "yaml")[0])).dataset == "my-set"
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/captions.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/captions.md", "docs/pixels.md"])
 def test_every_piece_of_a_config_is_valid(name: str) -> None:
     found = [parse_config({**LEAST, **yaml.safe_load(block)}) for block in blocks(name, "yaml")]
     assert len(found) >= 2
@@ -95,6 +96,8 @@ def test_what_the_template_has_commented_are_all_the_other_keys_with_their_defau
     for section in ("network", "caption", "gates"):
         assert set(raw[section]) == set(type(getattr(config, section)).model_fields)
     assert set(raw["quality"]) == set(type(config.quality).model_fields) - {"device"}
+    assert set(raw["export"]) == set(type(config.export).model_fields) - {"samples_per_shard"}
+    assert set(raw["export"]["pixels"]) == set(type(config.export.pixels).model_fields)
     assert set(raw["export"]["captions"]) == set(type(config.export.captions).model_fields)
     assert config == plain
 
@@ -104,6 +107,17 @@ def test_every_profile_can_be_planned(path: Path) -> None:
     config = load_config(path)
     check_money(config.caption)
     assert Asker.of(config.caption).question(small=False).prompt
+
+
+def test_every_change_of_a_picture_is_told_of() -> None:
+    told = text("docs/pixels.md").partition("`changes` in the export")[2].partition("\n\n")[0]
+    assert re.findall(r"`([a-z_]+)`", told.partition(":")[2]) == list(get_args(Change))
+
+
+def test_every_way_to_ask_for_pixels_is_told_of() -> None:
+    for key, field in PixelsConfig.model_fields.items():
+        words = [word for word in get_args(field.annotation) if isinstance(word, str)]
+        assert not [word for word in [key, *words] if word not in text("docs/pixels.md")]
 
 
 def test_the_prompts_shipped_are_those_that_are_told_of() -> None:

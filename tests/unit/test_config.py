@@ -70,6 +70,40 @@ def test_mistakes_are_named(change: dict[str, Any], message: str) -> None:
     assert message in refused({**SMALLEST, **change})
 
 
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        ({"mode": "resize"}, "side = None: expected pixels, such as 512, with mode = 'resize'"),
+        ({"mode": "pad"}, "side = None: expected pixels, such as 512, with mode = 'pad'"),
+        ({"side": 512}, "side = 512: expected null with mode = 'keep', or mode = 'resize' or 'pad'"),
+        ({"mode": "resize", "side": 0}, "side = 0: expected greater than 0"),
+        ({"mode": "resize", "side": 16_384}, "side = 16384: expected less than or equal to 16383"),
+        ({"mode": "pad", "side": 9, "by": "shorter"}, "by = 'shorter': expected 'longest' with mode = 'pad'"),
+        ({"mode": "resize", "side": 9, "color": "red"}, "color = 'red': expected '#ffffff' with mode = 'resize'"),
+        ({"mode": "resize", "side": 9, "position": "top"}, "position = 'top': expected 'center' with mode = 'resize'"),
+        ({"interpolation": "box"}, "interpolation = 'box': expected 'lanczos' with mode = 'keep'"),
+        (
+            {"mode": "pad", "side": 9, "color": "reddish"},
+            "color = 'reddish': expected an opaque colour: a name such as",
+        ),
+        ({"mode": "pad", "side": 9, "color": "#ffffff80"}, "color = '#ffffff80': expected an opaque colour"),
+        ({"mode": "pad", "side": 9, "position": "middle"}, "position = 'middle': expected 'center', 'top', "),
+        ({"mode": "stretch", "side": 9}, "mode = 'stretch': expected 'keep', 'resize' or 'pad'"),
+        ({"formats": ["gif"]}, "formats.0 = 'gif': expected 'jpg', 'png' or 'webp'"),
+        ({"formats": ["jpg"], "encode_as": "png"}, "encode_as = 'png': expected auto or one of export.pixels.formats"),
+    ],
+)
+def test_pixels_that_cannot_be_had_are_named(pixels: dict[str, Any], message: str) -> None:
+    assert refused({**SMALLEST, "export": {"pixels": pixels}}).startswith(f"export.pixels.{message}")
+
+
+def test_a_colour_is_the_same_however_it_is_written() -> None:
+    square = {"mode": "pad", "side": 9}
+    written = ["red", "Red", "#f00", "#FF0000", "rgb(255, 0, 0)", "hsl(0, 100%, 50%)"]
+    configs = [parse_config({**SMALLEST, "export": {"pixels": {**square, "color": color}}}) for color in written]
+    assert {config.export.pixels.color for config in configs} == {"#ff0000"}
+
+
 def test_a_misspelt_key_is_told_before_the_one_that_is_then_missing() -> None:
     assert "did you mean 'source'" in refused({"dataset": "x", "sorce": {}})
 

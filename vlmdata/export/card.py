@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 
+from vlmdata.export.card_pixels import counted_fates, said_of_pixels
 from vlmdata.export.tallies import Tallies, quantile
 from vlmdata.schema import MADE
 
@@ -61,6 +62,7 @@ def card(manifest: Mapping[str, Any], tallies: Tallies, facts: CardFacts) -> str
         _retrieval(facts.get("retrieval")),
         _captions(facts.get("captioner"), tallies),
         _mix(manifest["settings"].get("captions"), tallies),
+        _pictures(manifest["settings"].get("pixels"), tallies),
         _counted("Licences", "licence", "pictures", tallies.get("license", Counter())),
         _counted("Languages", "language", "captions", tallies.get("language", Counter())),
         _limits(facts.get("scorers", [])),
@@ -210,6 +212,13 @@ def _lengths(tallies: Tallies) -> str:
         f"Words a caption: median {median}, p5 {p5}, p95 {p95}. "
         "Each Chinese or Japanese character counts as a word, having no spaces between."
     )
+
+
+def _pictures(asked: Mapping[str, Any] | None, tallies: Tallies) -> str:
+    """What happened to pixels on their way out, as it was asked for, and to how many."""
+    rows = counted_fates(tallies)
+    table = _table(["what was done", "pictures"], rows)
+    return f"## Pictures\n\n{said_of_pixels(asked)}\n\n{table}" if rows else ""
 
 
 def _counted(title: str, what: str, of: str, counts: Counter[str | None], before: str = "") -> str:

@@ -1,9 +1,9 @@
 """JPEG without its personal metadata, the compressed stream untouched.
 
 ITU-T T.81, annex B. Kept: what decodes the picture, the JFIF header less its
-thumbnail, Adobe's APP14 (it decides the colour transform) and a sound ICC
-profile. Dropped: EXIF, XMP, IPTC, comments, every other APPn, and all that
-follows the end of the image.
+thumbnail, and Adobe's APP14 (it decides the colour transform). Dropped: ICC
+profiles, EXIF, XMP, IPTC, comments, every other APPn, and all that follows the
+end of the image.
 """
 
 from __future__ import annotations
@@ -12,18 +12,17 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from vlmdata.export.metadata import Malformed, is_sound_profile
+from vlmdata.export.metadata import Malformed
 
 _START, _END = b"\xff\xd8", b"\xff\xd9"
 _MARKER = re.compile(rb"\xff+([^\x00\xff])")
 _AFTER_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 """The next marker in entropy-coded data: not a stuffed zero, not a restart; fill bytes stay with the scan."""
 
-_APP0, _APP2, _APP14, _APP15 = 0xE0, 0xE2, 0xEE, 0xEF
+_APP0, _APP14, _APP15 = 0xE0, 0xEE, 0xEF
 _COMMENT, _EOI, _SOS = 0xFE, 0xD9, 0xDA
 _FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 _DHT, _DQT, _DAC, _DNL, _DRI = 0xC4, 0xDB, 0xCC, 0xDC, 0xDD
-_ICC_HEAD = b"ICC_PROFILE\0"
 
 
 class _Segment(NamedTuple):
@@ -43,10 +42,9 @@ def strip(data: bytes) -> bytes:
     markers = {segment.marker for segment in segments}
     if not (markers & _FRAMES and _SOS in markers):
         raise Malformed("no frame or no scan")
-    with_profile = _has_sound_profile(segments)
     parts: list[bytes | memoryview] = [_START]
     for segment in segments:
-        body = _kept(segment, with_profile)
+        body = _kept(segment)
         if body is not None:
             parts += [
                 b"\xff",
@@ -85,24 +83,13 @@ def _end_of_scan(data: bytes, start: int) -> int:
     return found.start()
 
 
-def _has_sound_profile(segments: list[_Segment]) -> bool:
-    chunks = [s.body for s in segments if _is_icc(s)]
-    return is_sound_profile(b"".join(body[14:] for body in sorted(chunks, key=lambda body: body[12:13])))
-
-
-def _is_icc(segment: _Segment) -> bool:
-    return segment.marker == _APP2 and segment.body.startswith(_ICC_HEAD)
-
-
-def _kept(segment: _Segment, with_profile: bool) -> bytes | None:
+def _kept(segment: _Segment) -> bytes | None:
     """The segment's body as it goes into the export, or None."""
     marker, body = segment.marker, segment.body
     if marker == _APP0 and body.startswith(b"JFIF\0") and len(body) >= 14:
         return body[:12] + b"\0\0"
     if marker == _APP14 and body.startswith(b"Adobe") and len(body) >= 12:
         return body[:12]
-    if _is_icc(segment) and with_profile:
-        return body
     if _APP0 <= marker <= _APP15 or marker == _COMMENT:
         return None
     if not _is_sound(marker, body):

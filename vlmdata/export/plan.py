@@ -40,7 +40,7 @@ PLAN = pa.schema(
     ]
 )
 
-_LATER = ("bytes_per_shard", "splits", "split_by", "decontaminate", "select")
+_LATER = ("bytes_per_shard", "splits", "split_by", "decontaminate", "select", "pixels")
 """Keys that an export may leave unsaid: at their defaults it is what it was before there were any."""
 
 
@@ -137,7 +137,8 @@ def export_settings(config: ExportConfig) -> dict[str, Any]:
     """What decides an export's content, as its name and its manifest tell it; what came later only where it is set."""
     settings = {**config.settings(), "formats": sorted(set(config.formats))}
     unsaid = {"increments"} if is_set(config.captions) else {"increments", "captions"}
-    unsaid |= {name for name in _LATER if getattr(config, name) == getattr(ExportConfig(), name)}
+    usual = ExportConfig().settings()
+    unsaid |= {name for name in _LATER if settings[name] == usual[name]}
     return {name: value for name, value in settings.items() if name not in unsaid}
 
 

@@ -1,8 +1,9 @@
 """PNG without its personal metadata, the compressed stream untouched.
 
 PNG (third edition), section 11. Kept: the critical chunks and those that say
-how colours, transparency and pixel shape are meant. Dropped: text, time, EXIF,
-animation, private chunks, and all that follows IEND.
+how transparency and pixel shape are meant. Dropped: what says which colours are
+meant (`colour_chunks` reads it), text, time, EXIF, animation, private chunks,
+and all that follows IEND.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from vlmdata.export.metadata import Malformed, is_sound_profile
+from vlmdata.export.metadata import Malformed
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CRITICAL = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
@@ -19,17 +20,13 @@ _SIZES: dict[bytes, range] = {
     b"IHDR": range(13, 14),
     b"PLTE": range(3, 769, 3),
     b"IEND": range(1),
-    b"gAMA": range(4, 5),
-    b"cHRM": range(32, 33),
-    b"sRGB": range(1, 2),
-    b"cICP": range(4, 5),
     b"sBIT": range(1, 5),
     b"tRNS": range(1, 257),
     b"bKGD": range(1, 7),
     b"pHYs": range(9, 10),
 }
 """Chunks that are kept, and how many bytes each may hold."""
-_MAX_PROFILE = 1 << 24
+_COLOURS = {b"cICP", b"sRGB", b"gAMA", b"cHRM"}
 
 
 class _Chunk(NamedTuple):
@@ -56,6 +53,20 @@ def may_name_orientation(data: bytes) -> bool:
     return any(name in data for name in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"))
 
 
+def colour_chunks(data: bytes) -> dict[bytes, bytes]:
+    """Bodies of those of cICP, sRGB, gAMA and cHRM that stand before the pixels, the first of each."""
+    found: dict[bytes, bytes] = {}
+    try:
+        for chunk in _chunks(data):
+            if chunk.name == b"IDAT":
+                break
+            if chunk.name in _COLOURS:
+                found.setdefault(chunk.name, bytes(chunk.body))
+    except Malformed:
+        return found  # the picture is encoded anew; what it said before the damage holds
+    return found
+
+
 def _chunks(data: bytes) -> Iterator[_Chunk]:
     """Every chunk up to IEND."""
     if not data.startswith(_SIGNATURE):
@@ -78,28 +89,10 @@ def _kept(chunk: _Chunk) -> list[bytes | memoryview]:
     """The chunk as it goes into the export, in parts; none if it does not."""
     if chunk.name == b"IDAT":
         return [chunk.whole]
-    if chunk.name == b"iCCP":
-        return _profile(chunk.body)
     fits = len(chunk.body) in _SIZES.get(chunk.name, ()) and _checksum(chunk.whole[4:-4]) == chunk.whole[-4:]
     if not fits and not chunk.name[0] & 0x20:
         raise Malformed(f"critical chunk {chunk.name!r} is unknown or damaged")
     return [chunk.whole] if fits else []
-
-
-def _profile(body: memoryview) -> list[bytes | memoryview]:
-    """An ICC profile under a name that says nothing; none if it is not sound."""
-    _, separator, packed = bytes(body).partition(b"\0")
-    if not separator or packed[:1] != b"\0":
-        return []
-    unpacker = zlib.decompressobj()
-    try:
-        profile = unpacker.decompress(packed[1:], _MAX_PROFILE)
-    except zlib.error:
-        return []
-    if not unpacker.eof or unpacker.unused_data or not is_sound_profile(profile):
-        return []
-    named = b"iCCP" + b"ICC profile\0" + packed
-    return [(len(named) - 4).to_bytes(4, "big"), named, _checksum(named)]
 
 
 def _checksum(named: bytes | memoryview) -> bytes:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,7 +26,7 @@ from vlmdata.progress import advance
 from vlmdata.schema import CAPTION_REJECTS, CAPTIONS, REJECTS, filled
 
 _BATCH = 64
-"""Pictures read, finished and let go at a time."""
+"""Pictures read at a time, and read ahead of those that are finished."""
 
 EXPORTED = pa.schema(
     [
@@ -36,6 +37,7 @@ EXPORTED = pa.schema(
         pa.field("width", pa.int32(), metadata={"note": "px"}),
         pa.field("height", pa.int32(), metadata={"note": "px"}),
         pa.field("reencoded", pa.bool_(), metadata={"note": "false: the source's own compressed stream"}),
+        pa.field("changes", pa.list_(pa.string()), metadata={"note": "why it is not: `pixels.Change`"}),
         pa.field("captions", pa.int32(), metadata={"note": "how many"}),
         pa.field("best_score", pa.float32(), metadata={"note": "best CLIPScore of its captions"}),
     ]
@@ -70,7 +72,7 @@ def write_files(dataset: Dataset, shard: Shard, config: ExportConfig) -> Result:
         return accounted(dataset, planned, _NOTHING)
     named = planned.facts
     every, captions, left_out = _described(dataset, plan, config.captions)
-    outcomes = _finish(dataset, plan, config.jpeg_quality)
+    outcomes = _finish(dataset, plan, config)
     done = pa.array([isinstance(outcome, Picture) for outcome in outcomes], pa.bool_())
     pictures = [outcome for outcome in outcomes if isinstance(outcome, Picture)]
     reasons = [outcome for outcome in outcomes if isinstance(outcome, str)]
@@ -85,7 +87,7 @@ def write_files(dataset: Dataset, shard: Shard, config: ExportConfig) -> Result:
         {
             "samples": _exported(rows, pictures),
             "places": pa.concat_tables([PLACES.empty_table(), *[places for _, places in delivered]]),
-            "tallies": tally(rows, left_out if is_set(config.captions) else None),
+            "tallies": tally(rows, pictures, left_out if is_set(config.captions) else None),
             "rejects": _rejects(lost, reasons),
             "caption_rejects": caption_rejects,
         },
@@ -114,16 +116,24 @@ def _of(plan: pa.Table, table: pa.Table) -> pa.Table:
     return table.filter(pc.is_in(table["id"], value_set=plan["id"]))
 
 
-def _finish(dataset: Dataset, plan: pa.Table, jpeg_quality: int) -> list[Picture | str]:
+def _finish(dataset: Dataset, plan: pa.Table, config: ExportConfig) -> list[Picture | str]:
     """Each planned picture, or why there is none, in the plan's order."""
     place = {sample: index for index, sample in enumerate(plan["id"].to_pylist())}
     outcomes: list[Picture | str | None] = [None] * len(place)
+    waiting: deque[tuple[str, Future[Picture | str]]] = deque()
+
+    def take(count: int) -> None:
+        for _ in range(count):
+            sample, outcome = waiting.popleft()
+            outcomes[place[sample]] = outcome.result()
+        advance(Step.FINAL, count)
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for batch in _originals(dataset, plan):
-            results = pool.map(lambda image: _attempt(image, jpeg_quality), [image for _, image in batch])
-            for (sample, _), outcome in zip(batch, results, strict=True):
-                outcomes[place[sample]] = outcome
-            advance(Step.FINAL, len(batch))
+            waiting.extend((sample, pool.submit(_attempt, image, config)) for sample, image in batch)
+            # While these are finished, the next are read: no thread waits for the slowest of a batch.
+            take(max(0, len(waiting) - _BATCH))
+        take(len(waiting))
     known = [outcome for outcome in outcomes if outcome is not None]
     if len(known) != len(outcomes):
         raise BrokenInvariant(f"export: {len(outcomes) - len(known)} planned pictures are not there")
@@ -140,9 +150,9 @@ def _originals(dataset: Dataset, plan: pa.Table) -> Iterator[list[tuple[str, byt
             yield list(zip(wanted["id"].to_pylist(), wanted["image"].to_pylist(), strict=True))
 
 
-def _attempt(image: bytes, jpeg_quality: int) -> Picture | str:
+def _attempt(image: bytes, config: ExportConfig) -> Picture | str:
     try:
-        picture = finished(image, jpeg_quality)
+        picture = finished(image, config.jpeg_quality, config.pixels)
     except CannotFinish as reason:
         return str(reason)
     _ = picture.sha256  # here, where other threads can run beside it
@@ -160,6 +170,7 @@ def _exported(rows: pa.Table, pictures: Sequence[Picture]) -> pa.Table:
         width=pa.array([picture.width for picture in pictures], pa.int32()),
         height=pa.array([picture.height for picture in pictures], pa.int32()),
         reencoded=pa.array([picture.reencoded for picture in pictures], pa.bool_()),
+        changes=pa.array([picture.changes for picture in pictures], pa.list_(pa.string())),
         captions=pc.list_value_length(rows["captions"]),
         best_score=rows["best_score"],
     )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from vlmdata.export.mix import is_synthetic, word_counts
+from vlmdata.export.pixels import Picture
 
 TALLIES = pa.schema(
     [
@@ -18,12 +19,16 @@ TALLIES = pa.schema(
     ]
 )
 
+PASSED_THROUGH = "passed_through"
+"""A picture whose compressed stream is its source's own."""
+
 Tallies = dict[str, Counter[str | None]]
 
 
-def tally(rows: pa.Table, left_out: pa.Table | None = None) -> pa.Table:
-    """Count the exported rows (`rows.ROWS`): a table of `TALLIES`.
+def tally(rows: pa.Table, pictures: Sequence[Picture] = (), left_out: pa.Table | None = None) -> pa.Table:
+    """Count the exported rows (`rows.ROWS`) and their pictures: a table of `TALLIES`.
 
+    `picture` counts what happened to pixels: a picture under each of its changes, or under `passed_through`.
     With `left_out`, the rejects of `mix.mixed`, also what the mix came to: `words` (captions of
     so many), `drawn` (samples of both kinds, by the kind exported) and `left_out` (captions, by code).
     """
@@ -31,12 +36,14 @@ def tally(rows: pa.Table, left_out: pa.Table | None = None) -> pa.Table:
     origin = pc.replace_substring_regex(pc.struct_field(captions, "origin"), "^duplicate:.*$", "duplicate")
     model = pc.struct_field(captions, "model")
     by_starter = pc.and_(_is_starter(pc.replace_substring_regex(origin, "^model:", "")), _is_starter(model))
+    fates = [fate for picture in pictures for fate in picture.changes or (PASSED_THROUGH,)]
     counted = [
         _counts("license", rows["license"]),
         _counts("language", pc.struct_field(captions, "lang")),
         _counts("origin", origin),
         _counts("model", model),
         _counts("starter", origin.filter(by_starter)),
+        _counts("picture", pa.array(fates, pa.string())),
     ]
     return pa.concat_tables(counted if left_out is None else [*counted, *_mixed(captions, left_out)])
 
@@ -56,7 +63,7 @@ def _is_starter(names: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.fill_null(pc.match_substring_regex(names, r"^starter\b"), False)
 
 
-def _counts(what: str, values: pa.ChunkedArray) -> pa.Table:
+def _counts(what: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
     counts = pc.value_counts(values)
     table = pa.table([counts.field("values"), counts.field("counts")], names=["value", "count"])
     table = table.sort_by([("count", "descending"), ("value", "ascending")])

@@ -1,8 +1,8 @@
 """WebP without its personal metadata, the compressed stream untouched.
 
-RFC 9649, section 2. Kept: the bitstream, its alpha plane, a sound ICC profile
-and the header that announces them. Dropped: EXIF, XMP, unknown chunks, and all
-that follows the RIFF chunk.
+RFC 9649, section 2. Kept: the bitstream, its alpha plane and the header that
+announces it. Dropped: ICC profiles, EXIF, XMP, unknown chunks, and all that
+follows the RIFF chunk.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from vlmdata.export.metadata import Malformed, is_sound_profile
+from vlmdata.export.metadata import Malformed
 
-_ICC, _ALPHA = 0x20, 0x10
+_ALPHA = 0x10
 _BITSTREAMS = {b"VP8 ", b"VP8L"}
 
 
@@ -76,16 +76,10 @@ def _extended(chunks: list[_Chunk]) -> list[_Chunk]:
     """The chunks of an extended file that are kept, VP8X flags made true."""
     if len(chunks[0].body) != 10:
         raise Malformed("VP8X is not 10 bytes long")
-    kept = [chunk for chunk in chunks[1:] if chunk.name in _BITSTREAMS | {b"ALPH"} or _is_profile(chunk)]
+    kept = [chunk for chunk in chunks[1:] if chunk.name in _BITSTREAMS | {b"ALPH"}]
     flags = chunks[0].body[0] & _ALPHA
-    if any(chunk.name == b"ICCP" for chunk in kept):
-        flags |= _ICC
     canvas = bytes(chunks[0].body[4:])
     return [_Chunk(b"VP8X", memoryview(bytes([flags, 0, 0, 0]) + canvas)), *kept]
-
-
-def _is_profile(chunk: _Chunk) -> bool:
-    return chunk.name == b"ICCP" and is_sound_profile(bytes(chunk.body))
 
 
 def _written(chunk: _Chunk) -> list[bytes | memoryview]:

@@ -23,7 +23,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I;16"):
-        image = _eight_bits(image)
+        image = eight_bits(image)
     if image.has_transparency_data:
         layered = image.convert("RGBA")
         flat = Image.new("RGB", image.size, WHITE)
@@ -32,7 +32,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def eight_bits(image: Image.Image) -> Image.Image:
     """16-bit greyscale as L, or as LA where one of its levels means transparent."""
     grey = image.convert("I").point(lambda level: level * (1 / 257)).convert("L")
     if image.has_transparency_data:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
+import pytest
 
+from vlmdata.config import PixelsConfig
 from vlmdata.export.card import CardFacts, card
+from vlmdata.export.card_pixels import FATES
+from vlmdata.export.pixels import Change, Picture
 from vlmdata.export.rows import ROWS
-from vlmdata.export.tallies import added_up, tally
+from vlmdata.export.tallies import PASSED_THROUGH, added_up, tally
 from vlmdata.schema import filled
 
+A_PICTURE = Picture(b"", "jpg", 1, 1)
 MANIFEST: dict[str, Any] = {
     "dataset": "stamps",
     "export": "ab12",
@@ -89,3 +94,42 @@ def test_hostile_text_stays_text() -> None:
 def test_a_long_list_is_cut_and_the_rest_is_counted() -> None:
     text = card(MANIFEST, {"license": Counter({f"L{number:03d}": 2 for number in range(50)})}, {})
     assert "| 20 others | 40 |" in text and "L049" not in text
+
+
+def test_the_card_tells_what_happened_to_pixels() -> None:
+    changes: list[tuple[Change, ...]] = [(), (), ("turned", "resized"), ("converted", "resized", "padded")]
+    pictures = [Picture(b"", "jpg", 1, 1, one) for one in changes]
+    counted = added_up([tally(rows_of("source", None), pictures)])
+    text = card(MANIFEST, counted, {})
+    assert "in sRGB, without a colour profile" in text
+    for said, count in {
+        "none: the source's own compressed stream": 2,
+        "turned upright": 1,
+        "colours converted to sRGB": 1,
+        "scaled down": 2,
+        "put into a square": 1,
+    }.items():
+        assert f"| {said} | {count} |" in text
+    assert "laid on white, as it was transparent" not in text
+    assert "## Pictures" not in card(MANIFEST, {}, {})
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (PixelsConfig(mode="resize", side=512), "No longest side is over 512 px (lanczos); none was enlarged. Each is"),
+        (
+            PixelsConfig(mode="pad", side=336, position="top-left", color="#000000", interpolation="box"),
+            "Each is 336 px square: scaled down if it is larger (box), never enlarged, top-left on #000000. Each is",
+        ),
+        (PixelsConfig(formats=("webp", "jpg"), encode_as="jpg"), "Each is jpg or webp; jpg if it was encoded anew."),
+    ],
+)
+def test_the_card_tells_what_was_asked_of_pixels(asked: PixelsConfig, said: str) -> None:
+    settings = {**MANIFEST["settings"], "pixels": asked.settings()}
+    text = card({**MANIFEST, "settings": settings}, added_up([tally(rows_of("source", None), [A_PICTURE])]), {})
+    assert said in text
+
+
+def test_every_change_has_words_on_the_card() -> None:
+    assert set(FATES) == {PASSED_THROUGH, *get_args(Change)}

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlmdata.checkpoint import Counts, Dataset, Result, Shard, publish, step_key
-from vlmdata.config import CaptionMix, ExportConfig
+from vlmdata.config import CaptionMix, ExportConfig, PixelsConfig
 from vlmdata.export.finish import finish_export
 from vlmdata.export.mix import draws, mixed, word_counts
 from vlmdata.export.plan import export_key, export_settings, plan_export
@@ -156,6 +156,22 @@ def test_only_a_mix_that_is_set_names_another_export() -> None:
     others = [CaptionMix(synthetic_share=0), CaptionMix(min_words=1), CaptionMix(max_words=9)]
     assert len({bare, *(export_key(b"rows", ExportConfig(captions=mix)) for mix in others)}) == 4
     assert export_settings(ExportConfig(captions=others[0]))["captions"]["synthetic_share"] == 0
+
+
+def test_only_pixels_that_are_asked_for_name_another_export() -> None:
+    bare = export_key(b"rows", ExportConfig())
+    same = [PixelsConfig(), PixelsConfig(formats=("webp", "png", "jpg")), PixelsConfig(color="white")]
+    assert {export_key(b"rows", ExportConfig(pixels=pixels)) for pixels in same} == {bare}
+    square = PixelsConfig(mode="pad", side=64)
+    others = [
+        *[PixelsConfig(formats=("jpg",)), PixelsConfig(encode_as="png")],
+        *[PixelsConfig(mode="resize", side=side, by=by) for side in (64, 65) for by in ("longest", "shorter")],
+        *[square, square.model_copy(update={"position": "top"}), square.model_copy(update={"color": "#000000"})],
+        square.model_copy(update={"interpolation": "box"}),
+    ]
+    keys = {export_key(b"rows", ExportConfig(pixels=pixels)) for pixels in others}
+    assert len(keys | {bare}) == len(others) + 1
+    assert export_settings(ExportConfig(pixels=square))["pixels"]["interpolation"] == "lanczos"
 
 
 def test_the_best_score_is_of_a_caption_that_is_there(exported: Any) -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
+import tarfile
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from vlmdata import layout
 from vlmdata.checkpoint import Dataset, Shard
-from vlmdata.config import ExportConfig
+from vlmdata.config import ExportConfig, PixelsConfig
 from vlmdata.errors import BuildIncomplete, StoreError, UserError
 from vlmdata.export.finish import finish_export, locate_export
 from vlmdata.export.plan import plan_export
@@ -60,6 +63,7 @@ def test_an_export_holds_every_sample_once_in_the_source_s_order(source: Source,
     samples = [row for shard in done for row in dataset.read(shard, Step.FINAL, "samples").to_pylist()]
     assert [row["key"] for row in samples] == list(pictures)
     assert [row["reencoded"] for row in samples] == [index % 5 == 4 for index in range(10)]
+    assert [row["changes"] for row in samples] == [["turned"] if index % 5 == 4 else [] for index in range(10)]
     for shard in done:
         manifest = dataset.manifest(shard, Step.FINAL)
         assert manifest.samples.came == manifest.samples.kept == shard.rows
@@ -122,6 +126,21 @@ def test_other_settings_make_another_export_and_a_path_does_not(
     assert key(SMALL) != key(SMALL.model_copy(update=change))
     assert key(SMALL) == key(SMALL.model_copy(update={"path": str(tmp_path)}))
     assert key(SMALL) == key(SMALL.model_copy(update={"formats": ("parquet", "webdataset")}))
+
+
+def test_pixels_leave_as_they_were_asked_for(source: Source, cut: Cut) -> None:
+    dataset, shards = cut(source(10), 3)
+    config = ExportConfig(pixels=PixelsConfig(mode="pad", side=50, formats=("png",)))
+    done = export(dataset, shards, config)
+    (samples,) = (dataset.read(shard, Step.FINAL, "samples").to_pylist() for shard in done)
+    assert {(row["width"], row["height"], row["extension"]) for row in samples} == {(50, 50, "png")}
+    place = Path(finished_export(dataset, done, config, {}))
+    with tarfile.open(place / "webdataset/00000.tar") as tar:
+        found = [Image.open(io.BytesIO(tar.extractfile(name).read())) for name in tar.getnames() if ".png" in name]  # type: ignore[union-attr]
+    assert [image.size for image in found] == [(50, 50)] * 10
+    settings = json.loads((place / "MANIFEST.json").read_text())["settings"]["pixels"]
+    assert (settings["mode"], settings["side"], settings["interpolation"]) == ("pad", 50, "lanczos")
+    assert "| put into a square | 10 |" in (place / "README.md").read_text()
 
 
 def test_a_picture_that_cannot_be_finished_costs_only_itself(source: Source, cut: Cut) -> None:
