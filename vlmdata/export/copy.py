@@ -17,11 +17,11 @@ from vlmdata.errors import StoreError, UserError
 from vlmdata.store import Store, open_store
 
 CARD, MANIFEST = "README.md", "MANIFEST.json"
-_OURS = re.compile(r"[a-z]+/[0-9]+\.[a-z]+|README\.md")
+_OURS = re.compile(r"[a-z]+/[0-9]+\.[a-z]+|README\.md|croissant\.json|plots/[a-z0-9_-]+\.svg")
 """Names that an export's files have; a manifest that names others is not believed."""
 
 
-def copy_export(store: Store, places: Mapping[str, str], manifest: bytes, card: bytes, path: str) -> str:
+def copy_export(store: Store, places: Mapping[str, str], manifest: bytes, about: Mapping[str, bytes], path: str) -> str:
     """Copy a finished export to a folder or s3:// URL; returns where.
 
     Files that are there already with the same bytes are left alone.
@@ -30,7 +30,7 @@ def copy_export(store: Store, places: Mapping[str, str], manifest: bytes, card: 
         store: Holds it.
         places: Where each file lies in the store, by its path in the export.
         manifest: Its MANIFEST.json.
-        card: Its README.md.
+        about: README.md and what else tells of the export, by path in it.
         path: Where it goes.
 
     Raises:
@@ -41,14 +41,15 @@ def copy_export(store: Store, places: Mapping[str, str], manifest: bytes, card: 
     target.check(create=False)
     final = json.loads(manifest)
     digests = {file["path"]: file["sha256"] for file in final["files"]}
-    names = {*digests, CARD}
+    names = {*digests, *about}
     if _read(target, MANIFEST) == manifest and all(target.exists(name) for name in names):
         return target.url
     before = _earlier_names(target, path, final["dataset"], names)
     target.replace(MANIFEST, _unfinished(final, before | names))
     for name, digest in digests.items():
         _copy(store, places[name], target, name, digest)
-    target.replace(CARD, card)
+    for name, data in about.items():
+        target.replace(name, data)
     for name in sorted(before - names):
         target.delete(name)
     target.replace(MANIFEST, manifest)
@@ -67,7 +68,8 @@ def _earlier_names(target: Store, path: str, dataset: str, names: Iterable[str])
     if old is None or old.get("dataset") != dataset:
         whose = f"the export of {old.get('dataset')!r}" if old else f"a {MANIFEST} that is no export's"
         raise UserError(f"export.path = {path!r}: holds {whose}, not of {dataset!r}; name another folder")
-    listed = {str(file["path"]) for file in old["files"]}
+    beside = old.get("about")
+    listed = {str(file["path"]) for file in old["files"]}.union(map(str, beside if isinstance(beside, list) else ()))
     return {name for name in listed if _OURS.fullmatch(name)}
 
 

@@ -1,4 +1,4 @@
-"""The end of an export: MANIFEST.json, README.md, and a copy where the config asks for one."""
+"""The end of an export: what tells of it, MANIFEST.json, and a copy where the config asks for one."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from vlmdata import layout
 from vlmdata.checkpoint import Dataset, Manifest, Shard
 from vlmdata.config import ExportConfig
 from vlmdata.errors import BuildIncomplete, StoreError
-from vlmdata.export.card import CardFacts, card
-from vlmdata.export.copy import CARD, MANIFEST, copy_export
+from vlmdata.export.about import CROISSANT, about
+from vlmdata.export.card import CardFacts
+from vlmdata.export.copy import MANIFEST, copy_export
+from vlmdata.export.croissant import croissant
 from vlmdata.export.plan import export_key, export_settings
 from vlmdata.export.tallies import added_up
 from vlmdata.layout import Step
@@ -46,16 +48,25 @@ def finish_export(dataset: Dataset, shards: Sequence[Shard], config: ExportConfi
     _all_there(dataset, by_export)
     whole = _manifest(dataset.name, key, config, done)
     tallies = added_up(dataset.table(one.tables["tallies"]) for one in done)
-    said = card(whole, tallies, facts).encode()
+    said = about(whole, tallies, facts)
     if not finished:
-        dataset.store.create(f"{prefix}/{CARD}", said)
-        dataset.store.create(f"{prefix}/{MANIFEST}", _json(_own_manifest(dataset.name, key, config, by_export)))
+        own = _own_manifest(dataset.name, key, config, by_export)
+        # An increment's folder holds its own files alone, and croissant.json is about what lies beside it.
+        for name, data in {**said, CROISSANT: croissant(own, tallies)}.items():
+            dataset.store.create(f"{prefix}/{name}", data)
+        dataset.store.create(f"{prefix}/{MANIFEST}", _json({**own, "about": list(said)}))
     if config.path is None:
         return prefix
     if len(by_export) <= 1:
-        said = dataset.store.get(f"{prefix}/{CARD}")
-    copied = copy_export(dataset.store, _places(dataset, by_export), _json(whole), said, config.path)
+        said = {name: _stored(dataset.store, f"{prefix}/{name}", data) for name, data in said.items()}
+    manifest = _json({**whole, "about": list(said)})
+    copied = copy_export(dataset.store, _places(dataset, by_export), manifest, said, config.path)
     return copied.removeprefix(f"{dataset.store.url.rstrip('/')}/")
+
+
+def _stored(store: Store, path: str, otherwise: bytes) -> bytes:
+    """What the run that first finished the export put there; of an export that had no such file, what is made now."""
+    return store.get(path) if store.exists(path) else otherwise
 
 
 def locate_export(store: Store, place: str) -> str:

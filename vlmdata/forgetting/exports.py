@@ -11,9 +11,10 @@ import pyarrow.compute as pc
 from vlmdata import layout
 from vlmdata.checkpoint import Dataset, Manifest, Shard, made_again, put_table
 from vlmdata.config import ExportConfig
-from vlmdata.export.card import CardFacts, card
+from vlmdata.export.about import about
+from vlmdata.export.card import CardFacts
 from vlmdata.export.card_facts import card_facts
-from vlmdata.export.copy import CARD, MANIFEST
+from vlmdata.export.copy import MANIFEST
 from vlmdata.export.plan import PLAN, digests_now
 from vlmdata.export.shards import write_files
 from vlmdata.export.tallies import added_up
@@ -75,7 +76,7 @@ def _config(dataset: Dataset, prefix: str) -> ExportConfig:
 
 
 def _describe(dataset: Dataset, export: str) -> None:
-    """MANIFEST.json and README.md of an export whose files have changed."""
+    """MANIFEST.json, and what else tells of an export whose files have changed."""
     prefix = layout.export_prefix(dataset.name, export)
     if not dataset.store.exists(f"{prefix}/{MANIFEST}"):
         return
@@ -97,9 +98,14 @@ def _describe(dataset: Dataset, export: str) -> None:
     }
     if earlier:
         manifest["earlier"] = earlier
-    dataset.store.replace(f"{prefix}/{MANIFEST}", (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
     tallies = added_up(dataset.table(one.tables["tallies"]) for one in mine)
-    dataset.store.replace(f"{prefix}/{CARD}", card(manifest, tallies, _facts(dataset, prefix)).encode())
+    said = about(manifest, tallies, _facts(dataset, prefix))
+    for name in set(manifest.get("about", ())) - said.keys():
+        dataset.store.delete(f"{prefix}/{name}")
+    manifest["about"] = list(said)
+    dataset.store.replace(f"{prefix}/{MANIFEST}", (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
+    for name, data in said.items():
+        dataset.store.replace(f"{prefix}/{name}", data)
 
 
 def _facts(dataset: Dataset, prefix: str) -> CardFacts:
