@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 
 from vlmdata.export.card_head import head
 from vlmdata.export.card_health import health_section
+from vlmdata.export.card_judged import Threshold, judged_section, retrieval_section
 from vlmdata.export.card_limits import limits_section
 from vlmdata.export.card_recipe import Prompts, config_section, prompts_section, rebuild_section, software_section
 from vlmdata.export.markdown import LONGEST_LIST, NONE, block, code, counted, number, table, text
@@ -19,21 +20,19 @@ CIRCULAR = (
     "captions were written by the starter model and judged by the starter model. Such a score proves "
     "nothing: the model agrees with itself. Judge them with another model before training on them."
 )
-_RECALLS = ("r1", "r5", "r10")
 
 
-class Threshold(TypedDict, total=False):
-    """The bands that captions of one language were judged by."""
+_OPENED = {
+    "parquet": """from datasets import load_dataset
 
-    language: str | None
-    model: str
-    accept_above: float
-    reject_below: float
-    note: str
-    found_for: str | None
-    """The language that the bounds were found on; null: the config gives them."""
-    borrowed: bool
-    """They are another model's."""
+load_dataset("parquet", data_files="parquet/*.parquet", split="train")""",
+    # `datasets` opens tars only if all their pictures are of one format.
+    "webdataset": """from glob import glob
+from webdataset import WebDataset
+
+WebDataset(sorted(glob("webdataset/*.tar")), shardshuffle=False).decode("pil")""",
+}
+"""How each format is opened."""
 
 
 class CardFacts(TypedDict, total=False):
@@ -73,8 +72,8 @@ def card(manifest: Mapping[str, Any], tallies: Tallies, facts: CardFacts) -> str
         counted("Licences", "licence", "pictures", tallies.get("license", Counter())),
         _funnel(facts.get("stages", {})),
         health_section(facts.get("health"), facts.get("plots", {})),
-        _judged(facts.get("thresholds", []), tallies),
-        _retrieval(facts.get("retrieval")),
+        judged_section(facts.get("thresholds", []), tallies, facts.get("health")),
+        retrieval_section(facts.get("retrieval")),
         _captions(facts.get("captioner"), tallies),
         prompts_section(facts.get("prompts", ())),
         _mix(manifest["settings"].get("captions"), tallies),
@@ -106,13 +105,8 @@ def _size(files: Sequence[Mapping[str, Any]], name: str) -> list[str]:
 
 def _loading(manifest: Mapping[str, Any]) -> str:
     """How the exported files are opened, a line a format."""
-    opened = {
-        "parquet": 'load_dataset("parquet", data_files="parquet/*.parquet", split="train")',
-        "webdataset": 'load_dataset("webdataset", data_files="webdataset/*.tar", split="train")',
-    }
-    there = [line for name, line in opened.items() if _size(manifest["files"], name)[0] != "0"]
-    lines = ["from datasets import load_dataset", "", *there]
-    return f"## How to load it\n\n{block(chr(10).join(lines), 'python')}" if there else ""
+    told = [block(lines, "python") for name, lines in _OPENED.items() if _size(manifest["files"], name)[0] != "0"]
+    return "\n\n".join(["## How to load it", *told]) if told else ""
 
 
 def _sources(source: Mapping[str, Any] | None, health: Health | None) -> str:
@@ -148,36 +142,6 @@ def _funnel(stages: Mapping[str, Mapping[str, Any]]) -> str:
 def _percent(row: Mapping[str, Any]) -> str:
     rate = row.get("rejection_rate")
     return NONE if rate is None else f"{100 * rate:.1f}"
-
-
-def _judged(thresholds: Sequence[Threshold], tallies: Tallies) -> str:
-    rows = [
-        [
-            band.get("language") or "every other",
-            band.get("model", NONE),
-            number(band.get("accept_above")),
-            number(band.get("reject_below")),
-            band.get("note", ""),
-        ]
-        for band in thresholds
-    ]
-    models = counted("", "model", "captions", tallies.get("model", Counter()))
-    bands = table(["language", "model", "accepted above", "rejected below", "note"], rows) if rows else ""
-    return "\n\n".join(part for part in ["## How captions were judged", bands, models] if part)
-
-
-def _retrieval(found: Mapping[str, Any] | None) -> str:
-    """How often an image finds its caption among others, and a caption its image."""
-    if not found:
-        return ""
-    rows = [
-        [f"{what}, {way.replace('_', ' ')}", f"{one['n']:,}", *_recalls(one)]
-        for what, key in (("exported", "exports"), ("all that were scored", "scored"))
-        for way, one in found[key].items()
-    ]
-    ranks = table(["of", "images", "R@1 % (95 % interval)", "R@5 %", "R@10 %"], rows)
-    warning = "**Too few to tell.** " if found["verdict"] == "too few to tell" else ""
-    return f"## Retrieval\n\n{warning}{text(found['sentence'])}.\n\n{ranks}"
 
 
 def _captions(captioner: str | None, tallies: Tallies) -> str:
@@ -241,8 +205,3 @@ def _lengths(tallies: Tallies) -> str:
         f"Words a caption: median {median}, p5 {p5}, p95 {p95}. "
         "Each Chinese or Japanese character counts as a word, having no spaces between."
     )
-
-
-def _recalls(one: Mapping[str, Any]) -> list[str]:
-    shares = zip(_RECALLS, one["intervals"], strict=True)
-    return [f"{100 * one[name]:.1f} ({100 * low:.1f} to {100 * high:.1f})" for name, (low, high) in shares]

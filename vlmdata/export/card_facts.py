@@ -6,7 +6,8 @@ from typing import Any
 
 from vlmdata.config import BuildConfig, CaptionConfig
 from vlmdata.errors import ConfigError
-from vlmdata.export.card import CardFacts, Threshold
+from vlmdata.export.card import CardFacts
+from vlmdata.export.card_judged import Threshold
 from vlmdata.export.recipe import shown_config, software
 from vlmdata.health.saved import load
 from vlmdata.layout import Stage, Step

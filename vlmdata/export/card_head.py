@@ -56,7 +56,7 @@ def licences(counts: Mapping[str | None, int]) -> list[str]:
 
 
 def hub_licence(stated: str | None) -> str:
-    """The hub's name of a licence: `GPL-2.0-or-later` is `gpl-2.0`, and an address of Creative Commons is its licence."""
+    """The hub's name of a licence: `GPL-2.0-or-later` is `gpl-2.0`; an address of Creative Commons is its licence."""
     if stated is None or not stated.strip():
         return "unknown"
     plain = stated.strip().lower()

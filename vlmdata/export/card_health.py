@@ -16,8 +16,9 @@ def health_section(health: Health | None, plots: Mapping[str, str]) -> str:
     from vlmdata.health.render import as_sections
 
     shown = [f"![{text(name.replace('_', ' '))}]({plot_path(name)})" for name in sorted(plots)]
-    # The funnel, licences and languages of the export itself have sections of their own.
-    counted = as_sections(health, without={"stages", "license", "language", "origin"}) if health else ""
+    # These have sections of their own, licences and languages those of the export itself.
+    elsewhere = {"stages", "source", "license", "language", "origin"}
+    counted = as_sections(health, without=elsewhere) if health else ""
     parts = [part for part in [*shown, counted] if part]
     return "\n\n".join(["## Health", *parts]) if parts else ""
 

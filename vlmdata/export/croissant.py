@@ -77,6 +77,11 @@ _CONTEXT = {
 }
 """The context of the standard, word for word."""
 
+_CACHE = (
+    "mlcroissant keeps what it takes out of a tar under the tar's name, whatever set it is of: give it a folder of its own "
+    "for this export, as CROISSANT_CACHE."
+)
+
 Json = dict[str, Any]
 
 
@@ -171,7 +176,7 @@ def _webdataset(files: Sequence[Mapping[str, Any]]) -> tuple[list[Json], list[Js
     ]
     story = f"{', '.join(_SAMPLE)}, extra and captions ({', '.join(_CAPTION)}), as JSON"
     return sets, [
-        _record_set("webdataset", "One sample a picture, with its best caption.", fields),
+        _record_set("webdataset", f"One sample a picture, with its best caption. {_CACHE}", fields),
         _text_set(texts, "The best captions.", "caption", _BEST),
         _text_set(jsons, "What else is said of each sample.", "json", ("sc:Text", story)),
     ]
