@@ -78,8 +78,8 @@ _CONTEXT = {
 """The context of the standard, word for word."""
 
 _CACHE = (
-    "mlcroissant keeps what it takes out of a tar under the tar's name, whatever set it is of: give it a folder of its own "
-    "for this export, as CROISSANT_CACHE."
+    "mlcroissant keeps what it takes out of a tar under the tar's name, whatever set it is of: "
+    "name a folder of its own for this export in CROISSANT_CACHE."
 )
 
 Json = dict[str, Any]

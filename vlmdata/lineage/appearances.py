@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from vlmdata.checkpoint import Dataset, Shard, TableRef
@@ -81,5 +82,5 @@ class _Search:
         if not rejects.rows:
             return None
         rows = self._dataset.table(rejects, ["id", "outcome", "code"])
-        found: list[dict[str, Any]] = rows.filter(pc.equal(rows["id"], self._sample)).to_pylist()
+        found: list[dict[str, Any]] = rows.filter(pc.equal(rows["id"], pa.scalar(self._sample))).to_pylist()
         return found[0] if found else None

@@ -105,7 +105,7 @@ def rank(view: View, sample: str) -> dict[str, Any]:
         rows = pq.read_table(pa.BufferReader(view.dataset.store.get(path)))
     except FileNotFoundError:
         return {}
-    mine = rows.filter(pc.equal(rows["id"], sample)).to_pylist()
+    mine = rows.filter(pc.equal(rows["id"], pa.scalar(sample))).to_pylist()
     if not mine:
         return {}
     top_k = (view.run.read("retrieval") or {}).get("top_k")

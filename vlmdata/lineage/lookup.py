@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from vlmdata.checkpoint import Dataset, Shard, TableRef
 from vlmdata.errors import ConfigError
@@ -59,13 +60,19 @@ def find(view: View, sample: str) -> Found | None:
 def home(view: View, sample: str) -> str | None:
     """The shard that a version's index names for an id, if there is one and it knows it."""
     version = view.published
-    for segment in version.index.segments if version else ():
-        names = view.dataset.table(segment, ["id", "shard"])
-        hit = names.filter(pc.equal(names["id"], sample))
-        if hit.num_rows:
-            name: str = hit["shard"][0].as_py()
-            return name
+    for segment in reversed(version.index.segments if version else ()):
+        for names in row_groups(view.dataset, segment, ["id", "shard"]):
+            hit = names.filter(pc.equal(names["id"], pa.scalar(sample)))
+            if hit.num_rows:
+                name: str = hit["shard"][0].as_py()
+                return name
     return None
+
+
+def row_groups(dataset: Dataset, ref: TableRef, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Some columns of a table, a row group at a time: memory does not grow with the set."""
+    file = pq.ParquetFile(dataset.store.open(ref.path), read_dictionary=["shard"])
+    return (file.read_row_group(group, columns=list(columns)) for group in range(file.num_row_groups))
 
 
 def key_of(view: View, sample: str, shard: str | None = None) -> str | None:
@@ -81,14 +88,14 @@ def rows(dataset: Dataset, shard: Shard, step: Step, table: str, sample: str) ->
     if step.value not in shard.manifests or table not in dataset.manifest(shard, step).tables:
         return pa.table({"id": pa.array([], pa.string())})
     whole: pa.Table = dataset.read(shard, step, table)
-    return whole.filter(pc.equal(whole["id"], sample))
+    return whole.filter(pc.equal(whole["id"], pa.scalar(sample)))
 
 
 def holds(dataset: Dataset, ref: TableRef | None, sample: str) -> bool:
     """Whether a table has a row of a sample; one column of it is read."""
     if ref is None or not ref.rows:
         return False
-    return bool(pc.any(pc.equal(dataset.table(ref, ["id"])["id"], sample)).as_py())
+    return bool(pc.any(pc.equal(dataset.table(ref, ["id"])["id"], pa.scalar(sample))).as_py())
 
 
 def _batches(shards: Sequence[Shard]) -> Iterator[Sequence[Shard]]:
@@ -117,9 +124,10 @@ def _ids(dataset: Dataset, ref: TableRef, sample: str) -> list[str]:
     """Ids of the rows that answer to a name."""
     by_address = "://" in sample and "url" in ref.columns
     names = dataset.table(ref, ["id", "key", *(["url"] if by_address else [])])
-    match = pc.or_(pc.equal(names["id"], sample), pc.equal(names["key"], sample))
+    name = pa.scalar(sample)
+    match = pc.or_(pc.equal(names["id"], name), pc.equal(names["key"], name))
     if by_address:
-        match = pc.or_(match, pc.fill_null(pc.equal(names["url"], sample), False))
+        match = pc.or_(match, pc.fill_null(pc.equal(names["url"], name), False))
     if len(sample) >= _LEAST_DIGITS:
         match = pc.or_(match, pc.starts_with(names["id"], sample))
     ids: list[str] = names["id"].filter(match).to_pylist()

@@ -6,16 +6,19 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from vlmdata.checkpoint import Shard, TableRef
 from vlmdata.layout import Step
+from vlmdata.lineage.lookup import row_groups
 from vlmdata.lineage.view import View
 from vlmdata.versions.version import version_under
 
 _COLUMNS = ["id", "phash", "shard", "duplicate_of", "distance"]
+_FURTHER = np.uint8(65)
+"""Bits: no two hashes are so far apart."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +41,16 @@ class Neighbours:
 def neighbours(view: View, shard: Shard, sample: str, phash: int) -> Neighbours:
     """Of a picture that stays, among all that pass the rules.
 
-    Hashes are read a row group at a time: memory does not grow with the set.
+    Hashes and names of all are read, a row group at a time.
     """
-    found = Neighbours()
+    found, me = Neighbours(), pa.scalar(sample)
     for ref, homes in _tables(view, shard):
-        for rows in _groups(view, ref):
-            here = rows.filter(pc.is_in(rows["shard"], value_set=pa.array(sorted(homes), pa.string())))
-            found.displaced += _displaced(here.filter(pc.equal(here["duplicate_of"], sample)))
-            others = here.filter(pc.and_(pc.is_null(here["duplicate_of"]), pc.not_equal(here["id"], sample)))
-            found.nearest = _nearer(found.nearest, others, phash)
+        for rows in row_groups(view.dataset, ref, _COLUMNS):
+            here = pc.is_in(rows["shard"], value_set=pa.array(sorted(homes), pa.string()))
+            mine = pc.and_(here, pc.fill_null(pc.equal(rows["duplicate_of"], me), False))
+            found.displaced += _displaced(rows.filter(mine))
+            others = pc.and_(pc.and_(here, pc.is_null(rows["duplicate_of"])), pc.not_equal(rows["id"], me))
+            found.nearest = _nearer(found.nearest, rows, others.to_numpy(), phash)
     found.displaced.sort(key=lambda one: (one.distance, one.id))
     return found
 
@@ -67,21 +71,16 @@ def _tables(view: View, shard: Shard) -> Iterator[tuple[TableRef, Collection[str
         yield segment, homes - decided
 
 
-def _groups(view: View, ref: TableRef) -> Iterator[pa.Table]:
-    file = pq.ParquetFile(view.dataset.store.open(ref.path))
-    return (file.read_row_group(group, columns=_COLUMNS) for group in range(file.num_row_groups))
-
-
 def _displaced(rows: pa.Table) -> list[Neighbour]:
     columns = (rows[name].to_pylist() for name in ("id", "shard", "distance"))
     return [Neighbour(*row) for row in zip(*columns, strict=True)]
 
 
-def _nearer(known: Neighbour | None, others: pa.Table, phash: int) -> Neighbour | None:
-    if not others.num_rows:
+def _nearer(known: Neighbour | None, rows: pa.Table, others: npt.NDArray[np.bool_], phash: int) -> Neighbour | None:
+    if not others.any():
         return known
-    distances = np.bitwise_count(others["phash"].to_numpy() ^ np.uint64(phash))
+    distances = np.where(others, np.bitwise_count(rows["phash"].to_numpy() ^ np.uint64(phash)), _FURTHER)
     place = int(distances.argmin())
     if known is not None and known.distance <= distances[place]:
         return known
-    return Neighbour(others["id"][place].as_py(), others["shard"][place].as_py(), int(distances[place]))
+    return Neighbour(rows["id"][place].as_py(), rows["shard"][place].as_py(), int(distances[place]))
