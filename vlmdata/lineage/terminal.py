@@ -184,30 +184,33 @@ def _checked(facts: Row, rules: Sequence[Row]) -> Iterator[Line]:
         yield Line(rule["rule"], ", ".join([_number(rule["value"]), *bounds]), rule["outcome"])
     for one in facts.get("scores", ()):
         score = f"{one['score']:.4f}" if "score" in one else "no score"
-        why = f", {one['code']}" if one.get("code") else ""
-        yield Line(f"score {score}", f"{one.get('text', '')}  [{one['language']}{why}]", one["outcome"])
+        yield Line(f"score {score}", f"{one.get('text', '')}  [{_held_to(one)}]", one["outcome"])
     yield from _judges(facts.get("scores", ()))
     if rank := facts.get("retrieval"):
         bound = f" (to be among {rank['top_k']})" if "top_k" in rank else ""
-        there = f"of {rank['gallery']:,}, its caption is number {rank['to_text']} for it{bound}"
-        yield Line("retrieval", f"{there}; it is number {rank['to_image']} for its caption")
+        found = f"image to text: rank {rank['to_text']} of {rank['gallery']:,}{bound}"
+        yield Line("retrieval", f"{found}; text to image: rank {rank['to_image']}")
     yield from _reason(facts)
 
 
+def _held_to(one: Row) -> str:
+    """The caption's language, the bounds in force, and why it was not accepted."""
+    bounds = []
+    if "score" in one and "accept_above" in one:
+        bounds = [f"accepted above {one['accept_above']}", f"rejected below {one['reject_below']}"]
+    why = f"; {one['code']}" if one.get("code") else ""
+    return f"{', '.join([one['language'], *bounds])}{why}"
+
+
 def _judges(scores: Iterable[Row]) -> Iterator[Line]:
-    """Each model once a language, with the bounds in force."""
-    told = set()
+    """Each model once, with where its bounds come from."""
+    judges: dict[tuple[str, str], list[str]] = {}
     for one in scores:
-        if "model" not in one or one["language"] in told:
-            continue
-        told.add(one["language"])
-        bounds = ""
-        if "accept_above" in one:
-            bounds = (
-                f": accepted above {one['accept_above']}, rejected below {one['reject_below']}; {one['bounds_from']}"
-            )
-        weights = f", weights {one['weights']}" if "weights" in one else ""
-        yield Line(f"judge of {one['language']}", f"{one['model']}{weights}{bounds}")
+        if "model" in one:
+            weights = f", weights {one['weights']}" if "weights" in one else ""
+            judges.setdefault((f"{one['model']}{weights}", one.get("bounds_from", "")), []).append(one["language"])
+    for (model, source), languages in judges.items():
+        yield Line("judge", f"{model} ({', '.join(dict.fromkeys(languages))}){f'; bounds: {source}' if source else ''}")
 
 
 def _final(facts: Row, rules: Sequence[Row]) -> Iterator[Line]:
@@ -221,9 +224,7 @@ def _final(facts: Row, rules: Sequence[Row]) -> Iterator[Line]:
         yield Line("sha256", facts["sha256"])
     for place in facts.get("places", ()):
         where = "row" if place["format"] == "parquet" else "at"
-        yield Line(
-            place["format"], f"{place['file']}, {where} {place['offset']:,}; the file's sha256 {place['sha256']}"
-        )
+        yield Line(place["format"], f"{place['file']}, {where} {place['offset']:,}; its sha256 {place['sha256']}")
     yield from _reason(facts, ("code", "detail"))
     yield from map(_caption, facts.get("captions not kept", ()))
 
