@@ -14,7 +14,7 @@ from expectations.verdict import recorded
 from tasks import pace
 from tasks.job import ONCE, Job, artifact_key, dataset_of, named_failures
 from vlmdata import runs
-from vlmdata.checkpoint import Shard
+from vlmdata.checkpoint import Shard, encode_parquet
 from vlmdata.config import BuildConfig
 from vlmdata.errors import BuildIncomplete, GateFailed, VlmdataError
 from vlmdata.export.card_facts import card_facts
@@ -25,7 +25,7 @@ from vlmdata.health.health import FIGURES
 from vlmdata.health.measure import measure_health
 from vlmdata.layout import Stage, Step, export_prefix
 from vlmdata.preflight import fetch_models, preflight
-from vlmdata.quality.retrieval import measure_retrieval
+from vlmdata.quality.retrieval import RANKS_FILE, measure_retrieval
 from vlmdata.quality.worst_page import worst_page
 from vlmdata.status import describe_run, if_unchanged
 from vlmdata.versions.publish import publish
@@ -100,6 +100,7 @@ def check_retrieval(job: Job, shards: Sequence[Shard]) -> None:
     """Let images look for their captions, show how that went, and stop a set that is to be cleaned."""
     found = measure_retrieval(job.dataset, shards, job.config.quality)
     job.run.record("retrieval", found.record())
+    job.run.attach(RANKS_FILE, encode_parquet(found.drawn))
     page = job.run.attach("retrieval.html", worst_page(job.dataset, shards, found))
     told = f"{found.sentence}\n\nThe worst pairs: `{page}`"
     create_markdown_artifact(key=artifact_key(job, "retrieval"), markdown=told, description="The retrieval check")

@@ -381,16 +381,19 @@ def status(
 
 @app.command()
 def explain(
-    sample_id: Annotated[str, typer.Argument(help="A sample's id, the beginning of one, or its key in the source.")],
+    sample_id: Annotated[
+        str, typer.Argument(help="A sample's id, the beginning of one, its key in the source, or its address.")
+    ],
     store: _Store,
     dataset: _Name,
+    version: Annotated[int | None, typer.Option(help="As a published version has it, by number.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Tell one sample's whole story, stage by stage."""
-    from vlmdata.console import print_story
     from vlmdata.explain import explain as tell
+    from vlmdata.lineage.terminal import print_story
 
-    story = tell(dataset_at(store, dataset), sample_id)
+    story = tell(dataset_at(store, dataset), sample_id, version)
     if as_json:
         typer.echo(json.dumps(story, indent=2, ensure_ascii=False))
     else:

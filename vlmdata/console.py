@@ -341,24 +341,6 @@ def print_lines(lines: Sequence[str]) -> None:
         sys.stdout.write(visible(line) + "\n")
 
 
-def print_story(story: dict[str, Any]) -> None:
-    """A sample's story: a heading a stage, a line a fact."""
-    console = Console(soft_wrap=True)
-    console.print(f"[bold]{escape(story['id'])}[/]  {escape(visible(story['key']))}")
-    for stage in story["stages"]:
-        console.print(f"\n[bold]{stage['stage']}[/]  {escape(stage['outcome'])}")
-        for name, value in stage["facts"].items():
-            console.print(f"  {escape(name)}: {escape(_text(value))}")
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_text(item)}" for key, item in value.items() if item is not None)
-    if isinstance(value, list):
-        return "".join(f"\n    - {_text(item)}" for item in value) if value else "none"
-    return f"{value:.4g}" if isinstance(value, float) else visible(str(value))
-
-
 def visible(text: str) -> str:
     """Text from strangers, with what would command a terminal (escapes, bidi overrides) written out."""
     return "".join(_written_out(letter) if unicodedata.category(letter) in {"Cc", "Cf"} else letter for letter in text)

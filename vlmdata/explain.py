@@ -1,172 +1,162 @@
-"""One sample's whole story, stage by stage, read from the checkpoints of the newest run."""
+"""One sample's whole story, stage by stage: from its source to the file and offset that it is exported to."""
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from vlmdata.checkpoint import Dataset, Shard
 from vlmdata.errors import ConfigError
 from vlmdata.layout import Stage, Step
-from vlmdata.runs import Run, existing_run
+from vlmdata.lineage import judged
+from vlmdata.lineage.appearances import appearances
+from vlmdata.lineage.asked import asked
+from vlmdata.lineage.exported import exported
+from vlmdata.lineage.lookup import Found, find, rows
+from vlmdata.lineage.plain import plain
+from vlmdata.lineage.rules import rules_asked
+from vlmdata.lineage.view import View
+from vlmdata.runs import existing_run
+from vlmdata.versions.version import numbers
 
-_LEFT_OUT = {"id", "key", "retryable"}
+Row = dict[str, Any]
 
 
-def explain(dataset: Dataset, sample: str) -> dict[str, Any]:
-    """What became of a sample: `{"id", "key", "run", "stages": [{"stage", "outcome", "facts"}]}`.
+def explain(dataset: Dataset, sample: str, version: int | None = None) -> dict[str, Any]:
+    """What became of a sample, as one object; docs/lineage.md tells its keys.
+
+    `{"id", "key", "run", "version", "note", "versions": [{"from", "to", "outcome", "stage", "code"}],
+    "stages": [{"stage", "outcome", "facts", "rules": [{"rule", "outcome", "value", "bound"}]}]}`
 
     Args:
         dataset: The dataset.
-        sample: An id, the beginning of one (8 digits or more), or the key the source has for it.
+        sample: An id, the beginning of one (8 digits or more), the key the source has for it, or its address.
+        version: As that version has it; null: as the newest run has it, else the newest version that does.
 
     Raises:
-        ConfigError: there is no such sample, or several.
+        ConfigError: there is no such sample, or several, or no such version.
     """
     run = existing_run(dataset)
-    found = _find(dataset, run, sample)
-    shard_name, row = found
-    stages = [_ingested(dataset, run, shard_name, row)]
-    for stage in (Stage.FILTERED, Stage.CAPTIONED, Stage.CHECKED):
-        shard = _shard(run, stage, shard_name)
-        if shard is None or stages[-1]["outcome"] not in {"kept"}:
-            break
-        stages.append(_decided(dataset, shard, stage, row["id"]))
-        if stage is Stage.CAPTIONED:
-            _name_questions(run, row["sha256"], stages[-1]["facts"].get("asked", []))
-    if stages[-1]["stage"] == Stage.CHECKED and stages[-1]["outcome"] == "kept":
-        stages += _exported(dataset, run, row["id"])
-    return {"id": row["id"], "key": row["key"], "run": run.number, "stages": stages}
+    asked_for = View.of_run(run) if version is None else View.of_version(dataset, version)
+    view, found = _found(dataset, asked_for, sample)
+    note = None if view is asked_for else f"{asked_for.name} does not have it any more; this is {view.name}"
+    published = view.published
+    return {
+        "id": found.row["id"],
+        "key": found.row["key"],
+        "run": view.run.number,
+        "version": published.number if published else None,
+        "note": note,
+        "versions": appearances(dataset, found.row["id"], found.shard.name),
+        "stages": _stages(view, found),
+    }
 
 
-def _find(dataset: Dataset, run: Run, sample: str) -> tuple[str, dict[str, Any]]:
-    """The raw shard that holds a sample, and its row there."""
-    report = run.stage(Stage.RAW)
-    found: list[tuple[str, dict[str, Any]]] = []
-    for shard in report.shards if report else ():
-        for table in ("samples", "rejects"):
-            rows = dataset.read(shard, Step.RAW, table)
-            match = pc.or_(pc.equal(rows["id"], sample), pc.equal(rows["key"], sample))
-            if len(sample) >= 8:
-                match = pc.or_(match, pc.starts_with(rows["id"], sample))
-            found += [(shard.name, row) for row in rows.filter(match).to_pylist()]
-    if not found:
-        raise ConfigError(f"sample {sample!r}: not in run {run.number} of {dataset.name}; give an id or a source key")
-    if len({row["id"] for _, row in found}) > 1:
-        several = ", ".join(f"{row['id']} ({row['key']})" for _, row in found[:5])
-        raise ConfigError(f"sample {sample!r}: {len(found)} samples answer to it; give a whole id: {several}")
-    return found[0]
+def _found(dataset: Dataset, asked_for: View, sample: str) -> tuple[View, Found]:
+    """Where it is asked for; if nobody asks for a version, in the newest one that has it."""
+    here = find(asked_for, sample)
+    if here:
+        return asked_for, here
+    for number in reversed(numbers(dataset)):
+        view = View.of_version(dataset, number)
+        found = find(view, sample)
+        if found and asked_for.version:
+            has = appearances(dataset, found.row["id"], found.shard.name)
+            spans = " and ".join(_span(one) for one in has)
+            raise ConfigError(f"sample {sample!r}: not in {asked_for.name} of {dataset.name}; it is in {spans}")
+        if found:
+            return view, found
+    raise ConfigError(
+        f"sample {sample!r}: not in {asked_for.name} of {dataset.name}; give an id or a source key, or its address"
+    )
 
 
-def _shard(run: Run, stage: Stage, name: str) -> Shard | None:
-    """The shard as a stage left it; stage 03 hands on what was captioned anew for it."""
-    later = run.stage(Stage.CHECKED) if stage is Stage.CAPTIONED else None
-    report = later or run.stage(stage)
-    return next((shard for shard in report.shards if shard.name == name), None) if report else None
+def _span(one: Row) -> str:
+    return f"version {one['from']}" if one["from"] == one["to"] else f"versions {one['from']} to {one['to']}"
 
 
-def _ingested(dataset: Dataset, run: Run, shard_name: str, row: dict[str, Any]) -> dict[str, Any]:
-    shard = _shard(run, Stage.RAW, shard_name)
-    facts = {name: value for name, value in row.items() if name not in _LEFT_OUT and value is not None}
-    if shard and "fetches" in dataset.manifest(shard, Step.RAW).tables:
+def _stages(view: View, found: Found) -> list[Row]:
+    stages = [_ingested(view, found)]
+    for stage, tell in ((Stage.FILTERED, _filtered), (Stage.CAPTIONED, _captioned), (Stage.CHECKED, _checked)):
+        shard = view.shard(stage, found.shard.name)
+        if shard is None or stages[-1]["outcome"] != "kept":
+            return stages
+        stages.append(tell(view, shard, found.row))
+    if stages[-1]["outcome"] == "kept":
+        told = exported(view, found.row["id"], found.row["key"])
+        stages += [_told(Stage.FINAL, *told)] if told else []
+    return stages
+
+
+def _ingested(view: View, found: Found) -> Row:
+    row, shard = found.row, found.shard
+    facts = plain(row, {"id", "key", "retryable"})
+    outcome = facts.pop("outcome", "kept")
+    facts["shard"] = shard.name
+    fetches = rows(view.dataset, shard, Step.RAW, "fetches", row["id"]).to_pylist()
+    if fetches:
         told = {"id", "url", "outcome", "code", "detail", "retryable", "bytes", "sha256"}
-        fetched = _first(_rows(dataset, shard, Step.RAW, "fetches", row["id"]))
-        facts["fetched"] = {name: value for name, value in fetched.items() if name not in told}
-    for name, table in (("captions", "captions"), ("captions not kept", "caption_rejects")):
-        captions = _rows(dataset, shard, Step.RAW, table, row["id"]) if shard else []
-        facts[name] = [_short(caption) for caption in captions]
-    return _told(Stage.RAW, facts.pop("outcome", "kept"), facts)
+        facts["fetched"] = plain(fetches[0], told)
+    return _told(Stage.RAW, outcome, {**facts, **_captions(view, shard, Step.RAW, row["id"])})
 
 
-def _decided(dataset: Dataset, shard: Shard, stage: Stage, sample: str) -> dict[str, Any]:
-    """A deciding stage: the measurements or the reason, then every caption with its own."""
-    step = Step(stage.value)
-    facts: dict[str, Any] = {}
-    if stage is Stage.FILTERED:
-        facts.update(_first(_rows(dataset, shard, Step.FACTS, "facts", sample)))
-        if facts.get("phash") is not None:
-            facts["phash"] = f"{facts['phash']:016x}"
-    if stage is Stage.CAPTIONED:
-        facts.update(asked=_rows(dataset, shard, step, "attempts", sample))
-    if stage is Stage.CHECKED:
-        facts.update(scores=_scores(dataset, shard, sample))
-    rejected = _first(_rows(dataset, shard, step, "rejects", sample))
-    facts.update({"reason": rejected} if rejected else {})
-    facts["captions"] = [_short(row) for row in _rows(dataset, shard, step, "captions", sample)]
-    facts["captions not kept"] = [_short(row) for row in _rows(dataset, shard, step, "caption_rejects", sample)]
-    return _told(stage, rejected.pop("outcome", "kept"), facts)
+def _filtered(view: View, shard: Shard, row: Row) -> Row:
+    """What was measured, and every rule that was asked of it."""
+    sample = row["id"]
+    measured = rows(view.dataset, shard, Step.FACTS, "facts", sample)
+    facts = plain(measured.to_pylist()[0]) if measured.num_rows else {}
+    if "phash" in facts:
+        facts["phash"] = f"{facts['phash']:016x}"
+    reason = _reason(view, shard, Step.FILTERED, sample)
+    kept = rows(view.dataset, shard, Step.FILTERED, "captions", sample).to_pylist()
+    rules = rules_asked(view, shard, measured, kept, reason)
+    return _decided(view, shard, Stage.FILTERED, sample, facts, reason, rules)
 
 
-def _name_questions(run: Run, content: str, asked: list[dict[str, Any]]) -> None:
-    """Put what was asked in the place of the journal's name for it, as far as this run's config gives that name."""
-    questions = _questions(run, content) if asked else {}
-    asked[:] = [{**questions.get(row["key"], {}), **_short(row)} for row in asked]
+def _captioned(view: View, shard: Shard, row: Row) -> Row:
+    """Who was asked for a caption, how often, and what it cost."""
+    sample = row["id"]
+    attempts = rows(view.dataset, shard, Step.CAPTIONED, "attempts", sample).to_pylist()
+    facts = {"asked": asked(view, shard, row["sha256"], attempts)}
+    reason = _reason(view, shard, Step.CAPTIONED, sample)
+    return _decided(view, shard, Stage.CAPTIONED, sample, facts, reason)
 
 
-def _questions(run: Run, content: str) -> dict[str, dict[str, Any]]:
-    """By the journal's name: model and prompt with its version, and for which time a held sample came back."""
-    from vlmdata.captioning.again import times_again
-    from vlmdata.captioning.questions import Asker
-    from vlmdata.runs import config_of_newest
-
-    try:
-        config = config_of_newest(run.dataset).caption
-        askers = [Asker.of(config, take) for take in range(times_again(config) + 1)]
-    except ConfigError:
-        # The prompt's file is gone, or another version wrote the config: the answers still stand.
-        return {}
-    told = [{"model": config.model, "prompt": asker.prompt.identity, "again": asker.take or None} for asker in askers]
-    keys = [asker.keys([content])[0] for asker in askers]
-    return {key: _short(question) for key, question in zip(keys, told, strict=True)}
+def _checked(view: View, shard: Shard, row: Row) -> Row:
+    """Scores, the bounds that they were held against, and the retrieval check."""
+    dataset, sample = view.dataset, row["id"]
+    captions = rows(dataset, shard, Step.CAPTIONED, "captions", sample).to_pylist()
+    texts = {one["caption_id"]: one["text"] for one in captions}
+    scored = rows(dataset, shard, Step.SCORES, "scores", sample).to_pylist()
+    lost = rows(dataset, shard, Step.CHECKED, "caption_rejects", sample).to_pylist()
+    reason = _reason(view, shard, Step.CHECKED, sample)
+    kept = rows(dataset, shard, Step.CHECKED, "samples", sample).to_pylist()
+    facts = {"scores": judged.scores(view, shard, scored, texts, lost), "retrieval": judged.rank(view, sample)}
+    rules = judged.rules_asked(view, kept[0] if kept else {}, reason)
+    return _decided(view, shard, Stage.CHECKED, sample, facts, reason, rules)
 
 
-def _scores(dataset: Dataset, shard: Shard, sample: str) -> list[dict[str, Any]]:
-    """Every caption's score with what it was taken with."""
-    texts = {row["caption_id"]: row["text"] for row in _rows(dataset, shard, Step.CAPTIONED, "captions", sample)}
-    rows = _rows(dataset, shard, Step.SCORES, "scores", sample)
-    return [{"text": texts.get(row["caption_id"]), **_short(row)} for row in rows]
+def _decided(
+    view: View, shard: Shard, stage: Stage, sample: str, facts: Row, reason: Row, rules: list[Row] | None = None
+) -> Row:
+    facts = {**facts, "reason": plain(reason), **_captions(view, shard, Step(stage.value), sample)}
+    outcome = facts["reason"].pop("outcome", "kept")
+    return {**_told(stage, outcome, facts), "rules": rules or []}
 
 
-def _exported(dataset: Dataset, run: Run, sample: str) -> list[dict[str, Any]]:
-    report = run.stage(Stage.FINAL)
-    for shard in report.shards if report else ():
-        for outcome, table in (("kept", "samples"), ("failed", "rejects")):
-            rows = _rows(dataset, shard, Step.FINAL, table, sample)
-            if rows:
-                more = {"captions not kept": "caption_rejects", "places": "places"}
-                facts = {
-                    what: [_short(row) for row in _rows(dataset, shard, Step.FINAL, at, sample)]
-                    for what, at in more.items()
-                }
-                return [_told(Stage.FINAL, outcome, {**_first(rows), **facts})]
-    return []
+def _reason(view: View, shard: Shard, step: Step, sample: str) -> Row:
+    """The row of `schema.REJECTS` for which it stops there; empty if it goes on."""
+    found: list[Row] = rows(view.dataset, shard, step, "rejects", sample).to_pylist()
+    return found[0] if found else {}
 
 
-def _told(stage: Stage, outcome: str, facts: dict[str, Any]) -> dict[str, Any]:
-    return {"stage": stage.value, "outcome": outcome, "facts": {k: v for k, v in facts.items() if v not in (None, [])}}
+def _captions(view: View, shard: Shard, step: Step, sample: str) -> Row:
+    tables = {"captions": "captions", "captions not kept": "caption_rejects"}
+    return {
+        name: [plain(one) for one in rows(view.dataset, shard, step, table, sample).to_pylist()]
+        for name, table in tables.items()
+    }
 
 
-def _rows(dataset: Dataset, shard: Shard, step: Step, table: str, sample: str) -> list[dict[str, Any]]:
-    """The sample's rows of one table; none if the step was not reached or has no such table."""
-    if step.value not in shard.manifests or table not in dataset.manifest(shard, step).tables:
-        return []
-    rows: pa.Table = dataset.read(shard, step, table)
-    found: list[dict[str, Any]] = rows.filter(pc.equal(rows["id"], sample)).to_pylist()
-    return found
-
-
-def _first(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    return _short(rows[0]) if rows else {}
-
-
-def _short(row: dict[str, Any]) -> dict[str, Any]:
-    told = {name: value for name, value in row.items() if name not in _LEFT_OUT | {"caption_id"}}
-    # A score that is not a number is none, and JSON has no word for it, nor for a moment.
-    return {name: _plain(value) for name, value in told.items() if value is not None and value == value}
-
-
-def _plain(value: Any) -> Any:
-    return value.isoformat(timespec="seconds") if isinstance(value, datetime) else value
+def _told(stage: Stage, outcome: str, facts: Row) -> Row:
+    said = {name: value for name, value in facts.items() if value not in (None, [], {})}
+    return {"stage": stage.value, "outcome": outcome, "facts": said, "rules": []}

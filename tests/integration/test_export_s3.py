@@ -92,7 +92,7 @@ def test_killed_on_its_way_to_a_bucket_it_goes_on(
     sent, fetched = watched(monkeypatch, out)
     config = ExportConfig(**SETTINGS, path=out)
     assert finish_export(dataset, done, config, {}) == out
-    assert left & {*sent} <= {"MANIFEST.json", "README.md"}, "what was there is not sent again"
+    assert left & {*sent} <= {"MANIFEST.json", "README.md", "croissant.json"}, "what was there is not sent again"
     assert not left & {*fetched} - {"MANIFEST.json"}, "nor fetched: the store tells its digest"
     place = finish_export(dataset, done, ExportConfig(**SETTINGS), {})
     assert content(target, "") == content(dataset.store, place)

@@ -217,10 +217,19 @@ def test_the_ledger_and_a_retry_of_one_class_then_of_all(command: Command, fault
     story = json.loads(command("explain", "3.png", *where(tmp_path), "--json").out)
     [attempt] = story["stages"][2]["facts"]["asked"]
     assert attempt["prompt"].startswith("alt-text@") and (attempt["attempt"], attempt["sent_width"]) == (2, 320)
+    assert sent(attempt) == [(1, 1, "refused"), (2, 1, None)]
+    story = json.loads(command("explain", "1.png", *where(tmp_path), "--json").out)
+    [attempt] = story["stages"][2]["facts"]["asked"]
+    assert sent(attempt) == [*((1, number, "transient") for number in (1, 2, 3, 4)), (2, 1, None)]
+    assert attempt["prompt_name"] == "alt-text" and attempt["prompt_version"] == 1
 
     nothing = command("retry", *where(tmp_path))
     assert (nothing.code, nothing.out) == (0, "Nothing to retry: no failure of that kind in the newest run.\n")
     assert faults.requests.total() == 13
+
+
+def sent(attempt: dict[str, Any]) -> list[tuple[int, int, str | None]]:
+    return [(one["attempt"], one["request"], one.get("failure")) for one in attempt["requests_sent"]]
 
 
 def test_what_failed_for_good_is_tried_again_though_the_build_was_complete(

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from vlmdata.checkpoint import Dataset
-from vlmdata.console import print_story
 from vlmdata.errors import ConfigError
 from vlmdata.explain import explain
 from vlmdata.layout import Stage
+from vlmdata.lineage.terminal import print_story
 from vlmdata.runs import start_run
 
 FATES = {

@@ -74,7 +74,11 @@ def _added(dataset: Dataset, shard: Shard, said: Answers, asker: Asker) -> Resul
         samples=before.samples,
         captions=before.captions + Counts(came=asked, kept=answered, failed=asked - answered),
         open=before.open + said.open,
-        facts={**spent(tables["attempts"]), "asked_again": asked},
+        facts={
+            **spent(tables["attempts"]),
+            "asked_again": asked,
+            "questions": [*before.facts.get("questions", []), asker.settings()],
+        },
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -66,11 +66,16 @@ class Asker:
 
     def keys(self, contents: Sequence[str]) -> list[str]:
         """The journal's name for each picture (its sha256) and this question: 32 hex digits."""
-        asked = json.dumps(self.settings(), sort_keys=True)
-        return [sha256(f"{content}\n{asked}".encode()).hexdigest()[:32] for content in contents]
+        return keys_of(self.settings(), contents)
 
     def origin(self, small: bool) -> str:
         """Where a caption comes from, as it is written beside the caption."""
         mark = "|low-resolution" if small else ""
         again = f"{AGAIN}{self.take}" if self.take else ""
         return f"{MADE}{self.config.model}|{self.prompt.identity}{mark}{again}"
+
+
+def keys_of(settings: Mapping[str, object], contents: Sequence[str]) -> list[str]:
+    """The same from an asker's settings alone, as checkpoints keep them."""
+    asked = json.dumps(settings, sort_keys=True)
+    return [sha256(f"{content}\n{asked}".encode()).hexdigest()[:32] for content in contents]

@@ -87,7 +87,7 @@ def _put_together(dataset: Dataset, shard: Shard, said: Answers, asker: Asker) -
         samples=Counts.of(kept.num_rows, rejects["outcome"], came=samples.num_rows),
         captions=Counts(came=originals.num_rows + asked, kept=captions.num_rows, failed=asked - answered),
         open=said.open,
-        facts=spent(said.attempts),
+        facts={**spent(said.attempts), "questions": [asker.settings()] if asked else []},
     )
 
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 from vlmdata.errors import StoreError, UserError
 from vlmdata.export.formats import beside
 from vlmdata.export.indexes import Index
-from vlmdata.export.names import CARD, MANIFEST, folder, folder_of_picture, is_ours
+from vlmdata.export.names import MANIFEST, folder, folder_of_picture, is_ours
 from vlmdata.store import Store, open_store
 
 _AT_ONCE = 4
@@ -30,13 +30,14 @@ _AT_ONCE = 4
 class Original:
     """A finished export, as it is to be copied.
 
-    `places` tells where each shard's file lies in the store, by its path in the export.
+    `places` tells where each shard's file lies in the store, by its path in the export;
+    `about` is README.md and what else tells of it.
     """
 
     store: Store
     places: Mapping[str, str]
     manifest: bytes
-    card: bytes
+    about: Mapping[str, bytes]
     indexes: Sequence[Index]
 
     def files(self, told: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
@@ -69,7 +70,7 @@ def copy_export(original: Original, path: str) -> str:
     target.check(create=False)
     final = json.loads(original.manifest)
     files = original.files(final)
-    names = {*files, *(one.path for one in original.indexes), CARD}
+    names = {*files, *(one.path for one in original.indexes), *original.about}
     if _read(target, MANIFEST) == original.manifest and names <= _there(target, final):
         return target.url
     before = _earlier_names(target, path, final["dataset"], names)
@@ -78,7 +79,8 @@ def copy_export(original: Original, path: str) -> str:
     for one in original.indexes:
         if not _has(target, one.path, one.sha256):
             _put(target, one.path, one.sha256, one.data, "the disk of temporary files")
-    target.replace(CARD, original.card)
+    for name, data in original.about.items():
+        target.replace(name, data)
     for name in sorted(before - names):
         target.delete(name)
     target.replace(MANIFEST, original.manifest)
@@ -99,7 +101,7 @@ def _send(target: Store, store: Store, files: Mapping[str, tuple[str, str]]) -> 
 def _there(target: Store, manifest: Mapping[str, Any]) -> set[str]:
     folders = {folder(file["format"], file.get("split")) for file in manifest["files"]}
     found = {path for below in folders for path in target.list(below)}
-    return found | {name for name in target.children("") if name == CARD}
+    return found | {name for name in manifest["about"] if target.exists(name)}
 
 
 def _earlier_names(target: Store, path: str, dataset: str, names: Iterable[str]) -> set[str]:
@@ -114,7 +116,9 @@ def _earlier_names(target: Store, path: str, dataset: str, names: Iterable[str])
     if old is None or old.get("dataset") != dataset:
         whose = f"the export of {old.get('dataset')!r}" if old else f"a {MANIFEST} that is no export's"
         raise UserError(f"export.path = {path!r}: holds {whose}, not of {dataset!r}; name another folder")
+    about = old.get("about")
     listed = {str(file["path"]) for file in [*old["files"], *old.get("indexes", ())]}
+    listed |= set(map(str, about if isinstance(about, list) else ()))
     listed = {name for name in listed if is_ours(name)}
     return listed | _pictures_of(target, listed)
 

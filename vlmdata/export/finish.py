@@ -1,4 +1,4 @@
-"""The end of an export: its indexes, MANIFEST.json, README.md, and a copy where the config asks for one."""
+"""The end of an export: its indexes, what tells of it, MANIFEST.json, and a copy where the config asks for one."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from vlmdata import layout
 from vlmdata.checkpoint import Dataset, Manifest, Shard
 from vlmdata.config import ExportConfig
 from vlmdata.errors import BuildIncomplete, StoreError
-from vlmdata.export.card import CardFacts, card
+from vlmdata.export.about import about
+from vlmdata.export.card import CardFacts
 from vlmdata.export.copy import Original, copy_export
+from vlmdata.export.croissant import croissant
 from vlmdata.export.indexes import Index, indexes
 from vlmdata.export.left_out import without_left_out
-from vlmdata.export.names import CARD, MANIFEST, missing
+from vlmdata.export.names import CROISSANT, MANIFEST, missing
 from vlmdata.export.plan import export_key, export_settings
 from vlmdata.export.tallies import Tallies, added_up
 from vlmdata.layout import Step
@@ -39,7 +41,8 @@ def finish_export(dataset: Dataset, shards: Sequence[Shard], config: ExportConfi
         StoreError: a file that was written is no longer in the store.
         UserError: `config.path` holds something else than an export of this dataset.
     """
-    done = without_left_out([dataset.manifest(shard, Step.FINAL) for shard in shards])
+    every = [dataset.manifest(shard, Step.FINAL) for shard in shards]
+    done = without_left_out(every)
     by_export = _by_export(done)
     key = next(reversed(by_export), None) or export_key(b"", config)
     prefix = layout.export_prefix(dataset.name, key)
@@ -47,7 +50,7 @@ def finish_export(dataset: Dataset, shards: Sequence[Shard], config: ExportConfi
     if not finished:
         _require_all(by_export.get(key, []))
     _all_there(dataset, by_export)
-    tallies = added_up(dataset.table(one.tables["tallies"]) for one in done)
+    tallies = added_up(dataset.table(one.tables["tallies"]) for one in every)
     if not finished:
         _describe(dataset, key, config, by_export, tallies, facts)
     if config.path is None:
@@ -55,8 +58,10 @@ def finish_export(dataset: Dataset, shards: Sequence[Shard], config: ExportConfi
     places = _places(dataset, by_export)
     with indexes(_formats(config), _files(done), lambda path: dataset.store.view(places[path])) as made:
         whole = _manifest(dataset.name, key, config, done, made)
-        said = dataset.store.get(f"{prefix}/{CARD}") if len(by_export) <= 1 else card(whole, tallies, facts).encode()
-        original = Original(dataset.store, places, as_json(whole), said, made)
+        said = about(whole, tallies, facts)
+        if len(by_export) <= 1:
+            said = {name: _stored(dataset.store, f"{prefix}/{name}", data) for name, data in said.items()}
+        original = Original(dataset.store, places, as_json({**whole, "about": list(said)}), said, made)
         copied = copy_export(original, config.path)
     return copied.removeprefix(f"{dataset.store.url.rstrip('/')}/")
 
@@ -64,18 +69,26 @@ def finish_export(dataset: Dataset, shards: Sequence[Shard], config: ExportConfi
 def _describe(
     dataset: Dataset, key: str, config: ExportConfig, by_export: ByExport, tallies: Tallies, facts: CardFacts
 ) -> None:
-    """Card, indexes and MANIFEST.json of what one export wrote, the last of them last."""
+    """Indexes, what tells of one export, and MANIFEST.json of what it wrote, the last of them last."""
     own, prefix = by_export.get(key, []), layout.export_prefix(dataset.name, key)
     everything = _manifest(dataset.name, key, config, [one for done in by_export.values() for one in done], [])
-    dataset.store.create(f"{prefix}/{CARD}", card(everything, tallies, facts).encode())
     with indexes(_formats(config), _files(own), lambda path: dataset.store.view(f"{prefix}/{path}")) as made:
         for one in made:
             dataset.store.replace(f"{prefix}/{one.path}", one.data)
         manifest = _manifest(dataset.name, key, config, own, made)
+    # An increment's folder holds its own files alone, and croissant.json is about what lies beside it.
+    said = {**about(everything, tallies, facts), CROISSANT: croissant(manifest, tallies)}
+    for name, data in said.items():
+        dataset.store.create(f"{prefix}/{name}", data)
     earlier = [{"export": other, **file} for other, done in by_export.items() if other != key for file in _files(done)]
     if earlier:
         manifest["earlier"] = sorted(earlier, key=lambda file: str(file["path"]))
-    dataset.store.create(f"{prefix}/{MANIFEST}", as_json(manifest))
+    dataset.store.create(f"{prefix}/{MANIFEST}", as_json({**manifest, "about": list(said)}))
+
+
+def _stored(store: Store, path: str, otherwise: bytes) -> bytes:
+    """What the run that first finished the export put there; of an export that had no such file, what is made now."""
+    return store.get(path) if store.exists(path) else otherwise
 
 
 def locate_export(store: Store, place: str) -> str:

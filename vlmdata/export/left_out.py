@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from vlmdata.checkpoint import Counts, Dataset, Manifest, Result
 from vlmdata.errors import BrokenInvariant
+from vlmdata.export.tallies import counts
 from vlmdata.schema import CAPTION_REJECTS, CAPTIONS, REJECTS, filled
 
 _REASONS = ["outcome", "code", "value", "bound", "detail"]
@@ -77,11 +78,18 @@ def accounted(dataset: Dataset, plan: Manifest, empty: Mapping[str, pa.Table]) -
     """
     rejects = dataset.table(plan.tables["rejects"])
     captions = _captions(dataset, plan, rejects)
-    tables = {**empty, "rejects": rejects, "caption_rejects": captions}
+    tables = {**empty, "tallies": _tallies(rejects), "rejects": rejects, "caption_rejects": captions}
     samples = Counts.of(0, rejects["outcome"], came=rejects.num_rows)
     told: dict[str, Any] = {"files": [], "score_sum": 0.0, "score_count": 0}
     spoken = Counts.of(0, captions["outcome"], came=captions.num_rows)
     return Result(tables, samples=samples, captions=spoken, facts={**plan.facts, **told})
+
+
+def _tallies(rejects: pa.Table) -> pa.Table:
+    """For the card: how many for which reason, and of which evaluation set."""
+    theirs = rejects.filter(pc.equal(rejects["code"], "contaminated"))
+    benchmarks = pc.replace_substring_regex(theirs["detail"], "(?s): .*$", "")
+    return pa.concat_tables([counts("not_selected", rejects["code"]), counts("contaminated", benchmarks)])
 
 
 def _captions(dataset: Dataset, plan: Manifest, rejects: pa.Table) -> pa.Table:

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeIn
 
 from vlmdata.errors import BuildIncomplete, UserError
 from vlmdata.export.formats import FORMATS
-from vlmdata.export.names import MANIFEST, folder, is_export, is_ours, pictures_beside
+from vlmdata.export.names import CARD, MANIFEST, folder, is_export, is_ours, pictures_beside
 from vlmdata.store import Store
 
 
@@ -93,6 +93,7 @@ class Listing(_Told):
     files: tuple[Listed, ...]
     indexes: tuple[Listed, ...] = ()
     earlier: tuple[Listed, ...] = ()
+    about: tuple[Annotated[str, AfterValidator(_ours)], ...] = (CARD,)
 
     @property
     def formats(self) -> tuple[str, ...]:

@@ -7,17 +7,18 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-CARD, MANIFEST = "README.md", "MANIFEST.json"
+CARD, CROISSANT, MANIFEST = "README.md", "croissant.json", "MANIFEST.json"
 
 _SPLIT = r"(?:[a-z][a-z0-9_]{0,31}/)?"
 _FILE = re.compile(rf"{_SPLIT}(?:[a-z]+/(?:[a-z]+/|_[a-z]+/)?[0-9]+\.[a-z]+|[a-z]+/[a-z]+\.json)")
 _PICTURE = re.compile(rf"({_SPLIT}[a-z]+/images/[0-9]+)/[0-9a-f]{{32}}\.(?:jpg|png|webp)")
+_ABOUT = re.compile(r"README\.md|croissant\.json|plots/[a-z0-9_-]+\.svg")
 _EXPORT = re.compile(r"[0-9a-f]{32}")
 
 
 def is_ours(path: str) -> bool:
     """Whether a file of an export can have that path below its folder: it leads nowhere else."""
-    return path == CARD or bool(_FILE.fullmatch(path))
+    return bool(_ABOUT.fullmatch(path) or _FILE.fullmatch(path))
 
 
 def folder(format_: str, split: str | None) -> str:

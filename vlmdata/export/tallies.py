@@ -38,12 +38,12 @@ def tally(rows: pa.Table, pictures: Sequence[Picture] = (), left_out: pa.Table |
     by_starter = pc.and_(_is_starter(pc.replace_substring_regex(origin, "^model:", "")), _is_starter(model))
     fates = [fate for picture in pictures for fate in picture.changes or (PASSED_THROUGH,)]
     counted = [
-        _counts("license", rows["license"]),
-        _counts("language", pc.struct_field(captions, "lang")),
-        _counts("origin", origin),
-        _counts("model", model),
-        _counts("starter", origin.filter(by_starter)),
-        _counts("picture", pa.array(fates, pa.string())),
+        counts("license", rows["license"]),
+        counts("language", pc.struct_field(captions, "lang")),
+        counts("origin", origin),
+        counts("model", model),
+        counts("starter", origin.filter(by_starter)),
+        counts("picture", pa.array(fates, pa.string())),
     ]
     return pa.concat_tables(counted if left_out is None else [*counted, *_mixed(captions, left_out)])
 
@@ -53,9 +53,9 @@ def _mixed(captions: pa.ChunkedArray, left_out: pa.Table) -> list[pa.Table]:
     lost = pa.table({"id": by_draw["id"], "synthetic": is_synthetic(by_draw["origin"])})
     lost = lost.group_by(["id", "synthetic"]).aggregate([])
     return [
-        _counts("words", pc.cast(word_counts(pc.struct_field(captions, "text")), pa.string())),
-        _counts("drawn", pc.if_else(lost["synthetic"], "original", "synthetic")),
-        _counts("left_out", left_out["code"]),
+        counts("words", pc.cast(word_counts(pc.struct_field(captions, "text")), pa.string())),
+        counts("drawn", pc.if_else(lost["synthetic"], "original", "synthetic")),
+        counts("left_out", left_out["code"]),
     ]
 
 
@@ -63,9 +63,10 @@ def _is_starter(names: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.fill_null(pc.match_substring_regex(names, r"^starter\b"), False)
 
 
-def _counts(what: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
-    counts = pc.value_counts(values)
-    table = pa.table([counts.field("values"), counts.field("counts")], names=["value", "count"])
+def counts(what: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """Rows of `TALLIES`: how often each value occurs, the most frequent first."""
+    found = pc.value_counts(values)
+    table = pa.table([found.field("values"), found.field("counts")], names=["value", "count"])
     table = table.sort_by([("count", "descending"), ("value", "ascending")])
     return pa.table([pa.repeat(what, table.num_rows), table["value"], table["count"]], schema=TALLIES)
 

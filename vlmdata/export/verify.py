@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from vlmdata.export.format import WithFolder
 from vlmdata.export.formats import FORMATS, check_formats
 from vlmdata.export.listing import Listed, Listing, read_listing
-from vlmdata.export.names import CARD, MANIFEST, folder_of_picture
+from vlmdata.export.names import MANIFEST, folder_of_picture
 from vlmdata.store import Store, open_store
 
 _AT_ONCE = min(os.cpu_count() or 1, 8)
@@ -83,11 +83,16 @@ def verify(place: str) -> Proof:
     listed = [*told.files, *told.indexes, *told.earlier]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         seen = list(pool.map(lambda file: _look_at(_home(store, file), file), listed))
-    known = {CARD}.union(*(one.paths for one, file in zip(seen, listed, strict=True) if file.export is None))
+    known = set(told.about).union(*(one.paths for one, file in zip(seen, listed, strict=True) if file.export is None))
     wrong = [found for one in seen for found in one.wrong]
     unread = {file.pictures for one, file in zip(seen, listed, strict=True) if file.beside and len(one.paths) == 1}
-    wrong += [*_sums(told), *_missing_card(store), *_left_over(store, told, known, unread)]
-    ours = {CARD, MANIFEST, *(file.folder.partition("/")[0] for file in (*told.files, *told.earlier)), *told.formats}
+    wrong += [*_sums(told), *_missing_about(store, told), *_left_over(store, told, known, unread)]
+    ours = {
+        MANIFEST,
+        *(path.partition("/")[0] for path in told.about),
+        *(file.folder.partition("/")[0] for file in (*told.files, *told.earlier)),
+        *told.formats,
+    }
     shards = [file for file in (*told.files, *told.earlier) if file.format == told.formats[0]]
     return Proof(
         place=store.url,
@@ -194,8 +199,9 @@ def _sums(told: Listing) -> Iterator[Wrong]:
                 yield MANIFEST, f"lists {count:,} {what} in {name} where it says {getattr(told, what):,}"
 
 
-def _missing_card(store: Store) -> Iterable[Wrong]:
-    return [] if store.exists(CARD) else [(CARD, "is gone")]
+def _missing_about(store: Store, told: Listing) -> Iterable[Wrong]:
+    """README.md and the like: they tell of more than the export, so that no digest says what they are to be."""
+    return [(path, "is gone") for path in told.about if not store.exists(path)]
 
 
 def _left_over(store: Store, told: Listing, known: set[str], unread: set[str]) -> Iterator[Wrong]:

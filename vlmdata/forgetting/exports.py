@@ -11,13 +11,14 @@ import pyarrow.compute as pc
 from vlmdata import layout
 from vlmdata.checkpoint import Dataset, Manifest, Shard, made_again, put_table
 from vlmdata.config import ExportConfig
-from vlmdata.export.card import CardFacts, card
+from vlmdata.export.about import about
+from vlmdata.export.card import CardFacts
 from vlmdata.export.card_facts import card_facts
 from vlmdata.export.finish import as_json, contents
 from vlmdata.export.formats import beside
 from vlmdata.export.indexes import indexes, is_index
 from vlmdata.export.left_out import is_left_out
-from vlmdata.export.names import CARD, MANIFEST, shard_of
+from vlmdata.export.names import MANIFEST, shard_of
 from vlmdata.export.plan import PLAN, digests_now
 from vlmdata.export.shards import write_files
 from vlmdata.export.tallies import added_up
@@ -88,7 +89,7 @@ def _config(dataset: Dataset, prefix: str) -> ExportConfig:
 
 
 def _describe(dataset: Dataset, export: str) -> None:
-    """Indexes, MANIFEST.json and README.md of an export whose files have changed."""
+    """Indexes, MANIFEST.json and what else tells of an export whose files have changed."""
     prefix = layout.export_prefix(dataset.name, export)
     if not dataset.store.exists(f"{prefix}/{MANIFEST}"):
         for path in dataset.store.list(prefix):
@@ -111,9 +112,14 @@ def _describe(dataset: Dataset, export: str) -> None:
         manifest |= contents(mine, made)
     if earlier:
         manifest["earlier"] = earlier
-    dataset.store.replace(f"{prefix}/{MANIFEST}", as_json(manifest))
     tallies = added_up(dataset.table(one.tables["tallies"]) for one in mine)
-    dataset.store.replace(f"{prefix}/{CARD}", card(manifest, tallies, _facts(dataset, prefix)).encode())
+    said = about(manifest, tallies, _facts(dataset, prefix))
+    for name in set(manifest.get("about", ())) - said.keys():
+        dataset.store.delete(f"{prefix}/{name}")
+    manifest["about"] = list(said)
+    dataset.store.replace(f"{prefix}/{MANIFEST}", as_json(manifest))
+    for name, data in said.items():
+        dataset.store.replace(f"{prefix}/{name}", data)
 
 
 def _facts(dataset: Dataset, prefix: str) -> CardFacts:

@@ -6,9 +6,14 @@ import json
 from collections.abc import Collection
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
 from vlmdata import layout
-from vlmdata.checkpoint import Dataset
+from vlmdata.checkpoint import Dataset, encode_parquet
 from vlmdata.forgetting.who import each
+from vlmdata.quality.retrieval import RANKS_FILE
 
 _GONE = (
     "<!doctype html><html lang=en><meta charset=utf-8><title>Withdrawn</title>"
@@ -31,8 +36,21 @@ def scrub_pages(dataset: Dataset, names: Collection[str]) -> int:
         dataset.store.replace(path, left)
         return True
 
-    text = [path for path in dataset.store.list(layout.runs_prefix(dataset.name)) if path.endswith((".json", ".html"))]
-    return sum(each(scrub, text))
+    paths = dataset.store.list(layout.runs_prefix(dataset.name))
+    text = [path for path in paths if path.endswith((".json", ".html"))]
+    ranks = [path for path in paths if path.endswith(f"/{RANKS_FILE}")]
+    return sum(each(scrub, text)) + sum(each(lambda path: _less_ranks(dataset, path, names), ranks))
+
+
+def _less_ranks(dataset: Dataset, path: str, names: Collection[str]) -> bool:
+    """The ranks of a retrieval check, less those of the pictures and captions that are named."""
+    rows = pq.read_table(pa.BufferReader(dataset.store.get(path)))
+    gone = pa.array(sorted(names), pa.string())
+    theirs = pc.or_(pc.is_in(rows["id"], value_set=gone), pc.is_in(rows["caption_id"], value_set=gone))
+    if not pc.any(theirs).as_py():
+        return False
+    dataset.store.replace(path, encode_parquet(rows.filter(pc.invert(theirs))))
+    return True
 
 
 def _without(content: Any, names: Collection[str]) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -58,12 +58,31 @@ def moved_as_lines(moved: Sequence[Moved]) -> list[str]:
 
 def as_markdown(health: Health, moved: Sequence[Moved] = ()) -> str:
     """Markdown; with what moved, if that is given."""
-    lines = [f"## {_title(health)}"]
-    for section in _sections(health, moved):
-        rows = [[_cell(text, place in section.said) for place, text in enumerate(row)] for row in section.rows]
-        table = [section.head, ["---"] * len(section.head), *rows]
-        lines += ["", f"### {section.title}", "", *(f"| {' | '.join(row)} |" for row in table)]
-    return "\n".join(lines) + "\n"
+    return "\n\n".join([f"## {_title(health)}", *map(_markdown, _sections(health, moved))]) + "\n"
+
+
+def as_sections(health: Health, without: Collection[str] = ()) -> str:
+    """The same for a page that has a title: no heading, nothing of the run, and less some of the tables.
+
+    Args:
+        health: What is told of.
+        without: `stages`, `figures`, `lengths`, `scores` (judged and histogram), or names of distributions.
+    """
+    named = [
+        ("stages", _stages(health)),
+        ("figures", _figures(health)),
+        *((what, _distribution(health, what)) for what in _TITLES),
+        ("lengths", _lengths(health)),
+        ("scores", _judged(health)),
+        ("scores", _histogram(health)),
+    ]
+    return "\n\n".join(_markdown(section) for name, section in named if section.rows and name not in without)
+
+
+def _markdown(section: _Section) -> str:
+    rows = [[_cell(text, place in section.said) for place, text in enumerate(row)] for row in section.rows]
+    table = [section.head, ["---"] * len(section.head), *rows]
+    return "\n".join([f"### {section.title}", "", *(f"| {' | '.join(row)} |" for row in table)])
 
 
 def _title(health: Health) -> str:

@@ -135,6 +135,22 @@ def _bounds(languages: pa.ChunkedArray, bench: Judges) -> tuple[npt.NDArray[np.f
     return accept[rows], reject[rows]
 
 
+def bounds_of(bench: Judges, languages: pa.ChunkedArray) -> dict[str, dict[str, Any]]:
+    """By language, the judge of its captions, both bounds, and where those come from."""
+    judged = {language: bench.of(language) for language in sorted(pc.unique(languages).to_pylist())}
+    return {
+        language: {
+            "model": judge.identity,
+            "accept_above": float(str(judge.accept_above)),
+            "reject_below": float(str(judge.reject_below)),
+            "from": judge.note,
+            "found_for": judge.language,
+        }
+        for language, judge in judged.items()
+        if judge
+    }
+
+
 def _work(
     dataset: Dataset, shard: Shard, bench: Judges, config: QualityConfig, marks: Mapping[str, TableRef]
 ) -> Result:
@@ -161,6 +177,7 @@ def _work(
             "unverified": judged["score"].null_count,
             "printed_text": _sum(judged["printed_text"]),
             "truncated": _sum(judged["truncated"]),
+            "bounds": bounds_of(bench, scores["language"]),
         },
     )
 

@@ -27,7 +27,7 @@ class Judge:
 
     `language` is that of the captions on which its bounds were found, null
     where the config gives them both; `trusted` what it brings to the
-    retrieval check.
+    retrieval check; `borrowed` says that its bounds are another model's.
     """
 
     model: str
@@ -39,6 +39,7 @@ class Judge:
     note: str
     language: str | None = None
     trusted: Trusted = field(default_factory=Trusted)
+    borrowed: bool = False
 
     def settings(self) -> list[str]:
         """What decides a band: the model's content and both bounds."""
@@ -187,6 +188,7 @@ def _judge(choice: LanguageModel, language: str, key: str) -> Judge:
         note=_note(choice, found),
         language=found.language if found and "auto" in (choice.accept_above, choice.reject_below) else None,
         trusted=Trusted(found.gallery, found.max_miss_rate) if found else Trusted(),
+        borrowed=found is not None and found.borrowed,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -16,10 +16,14 @@ from vlmdata.layout import Step
 from vlmdata.quality.judges import Judges, judges
 from vlmdata.quality.recall import Recall, wilson
 from vlmdata.quality.searched import searched
+from vlmdata.schema import RETRIEVAL
 
 TOO_FEW = 100
 """Samples below which a share says nothing."""
 WORST = 50
+RANKS = ["id", "caption_id", "model", "score", "gallery", "to_text", "to_image"]
+"""What is kept of each image that was drawn, of `schema.RETRIEVAL`."""
+RANKS_FILE = "retrieval.parquet"
 _GROUPS = ("source", "origin", "shard", "language")
 
 
@@ -31,8 +35,8 @@ class Retrieval:
     samples, "image_to_text" and "text_to_image"; `worst` rows of
     `schema.RETRIEVAL`, the worst first; `groups` the miss rate of each source,
     origin of captions, shard and language, the worst first. `galleries` are the sizes that were
-    searched, each model's own; `max_miss_rate` is the mean of their bounds, by
-    images. `verdict` is "passed", "needs
+    searched, each model's own; `drawn` has the ranks of all images in them (`RANKS`); `max_miss_rate` is the
+    mean of their bounds, by images. `verdict` is "passed", "needs
     cleaning" or "too few to tell".
     """
 
@@ -45,6 +49,7 @@ class Retrieval:
     scored: dict[str, Recall]
     groups: dict[str, list[dict[str, Any]]]
     worst: pa.Table
+    drawn: pa.Table = field(default_factory=lambda: RETRIEVAL.empty_table().select(RANKS))
 
     @property
     def sentence(self) -> str:
@@ -58,7 +63,9 @@ class Retrieval:
 
     def record(self) -> dict[str, Any]:
         """For JSON: everything."""
-        told = {name: value for name, value in vars(self).items() if name not in {"worst", "exports", "scored"}}
+        told = {
+            name: value for name, value in vars(self).items() if name not in {"worst", "drawn", "exports", "scored"}
+        }
         for name in ("exports", "scored"):
             told[name] = {way: asdict(recall) for way, recall in getattr(self, name).items()}
         return {**told, "sentence": self.sentence, "worst": self.worst.to_pylist()}
@@ -96,6 +103,7 @@ def measure_retrieval(dataset: Dataset, shards: Sequence[Shard], config: Quality
         exports=_both_ways(exports),
         scored=_both_ways(scored),
         groups={name: _by_group(exports, name, wanted.top_k) for name in _GROUPS},
+        drawn=exports.select(RANKS).sort_by("id"),
         worst=exports.sort_by([("to_text", "descending"), ("score", "ascending"), ("id", "ascending")]).slice(0, WORST),
     )
 

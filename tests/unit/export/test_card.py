@@ -7,9 +7,11 @@ from typing import Any, get_args
 
 import pyarrow as pa
 import pytest
+import yaml
 
 from vlmdata.config import PixelsConfig
 from vlmdata.export.card import CardFacts, card
+from vlmdata.export.card_head import configs, hub_licence, languages, size_category
 from vlmdata.export.card_pixels import FATES
 from vlmdata.export.pixels import Change, Picture
 from vlmdata.export.rows import ROWS
@@ -23,7 +25,7 @@ MANIFEST: dict[str, Any] = {
     "samples": 1200,
     "captions": 2400,
     "settings": {"formats": ["parquet"]},
-    "files": [{"format": "parquet", "samples": 1200, "bytes": 5_000_000}],
+    "files": [{"path": "parquet/00000.parquet", "format": "parquet", "samples": 1200, "bytes": 5_000_000}],
 }
 
 
@@ -133,3 +135,108 @@ def test_the_card_tells_what_was_asked_of_pixels(asked: PixelsConfig, said: str)
 
 def test_every_change_has_words_on_the_card() -> None:
     assert set(FATES) == {PASSED_THROUGH, *get_args(Change)}
+
+
+@pytest.mark.parametrize(
+    ("stated", "told"),
+    [
+        ("GPL-2.0-or-later", "gpl-2.0"),
+        ("CC-BY-SA 4.0", "cc-by-sa-4.0"),
+        ("https://creativecommons.org/licenses/by-nc/2.0/", "cc-by-nc-2.0"),
+        ("http://creativecommons.org/publicdomain/zero/1.0/", "cc0-1.0"),
+        ("all rights reserved", "other"),
+        ("x: [y]\n---\nz", "other"),
+        (None, "unknown"),
+        (" ", "unknown"),
+    ],
+)
+def test_licences_are_told_by_the_names_that_hubs_know(stated: str | None, told: str) -> None:
+    assert hub_licence(stated) == told
+
+
+@pytest.mark.parametrize(
+    ("samples", "told"),
+    [(0, "n<1K"), (999, "n<1K"), (1_000, "1K<n<10K"), (999_999, "100K<n<1M"), (10**7, "10M<n<100M"), (10**12, "n>1T")],
+)
+def test_sizes_are_those_that_hubs_know(samples: int, told: str) -> None:
+    assert size_category(samples) == told
+
+
+def test_languages_are_codes() -> None:
+    assert languages({"zh-Hant-TW": 1, "EN_us": 1, None: 3, "klingon": 1, "de": 2, "": 1}) == ["de", "en", "zh"]
+
+
+def test_the_head_is_yaml_whatever_strangers_wrote() -> None:
+    hostile = {"license": Counter({"a: b\n---\n# x": 1}), "language": Counter({"no": 1, "x: y\n---": 1})}
+    told = yaml.safe_load(card(MANIFEST, hostile, {}).split("---\n")[1])
+    assert (told["license"], told["language"]) == ("other", ["no"])
+
+
+def test_hubs_are_told_of_the_files_of_one_format() -> None:
+    files = [
+        {"format": name, "path": f"{name}/00000.{end}"} for name, end in (("webdataset", "tar"), ("parquet", "parquet"))
+    ]
+    assert [one["data_files"][0]["path"] for one in configs(files)] == ["parquet/*.parquet"]
+    assert [one["data_files"][0]["path"] for one in configs(files[:1])] == ["webdataset/*.tar"]
+    assert configs([]) == [] == configs([{"format": "unheard-of", "path": "x/0.y"}])
+
+
+def limits(tallies: Any, facts: CardFacts) -> str:
+    return card(MANIFEST, tallies, facts).partition("## Known limits")[2].partition("\n## ")[0]
+
+
+def test_limits_follow_from_what_is_known() -> None:
+    nothing = limits({}, {})
+    tallies = {
+        "model": Counter({None: 24, "m": 2_376}),
+        "origin": Counter({"model:gpt|p@1:aa": 600, "source": 1_800}),
+        "license": Counter({None: 12}),
+    }
+    thresholds: Any = [{"language": None, "model": "m@1", "found_for": "en", "borrowed": True, "note": "LAION's rule"}]
+    facts: CardFacts = {
+        "chance_drops": 41.6,
+        "thresholds": thresholds,
+        "stages": {"03_quality_checked": {"held": 5, "failed": 2}},
+    }
+    found = limits(tallies, facts)
+    for sentence in (
+        "24 (1.0%) of the exported captions are unverified",
+        "600 (25.0%) of the captions were written by a model",
+        "12 (1.0%) of the pictures come without a licence",
+        "about 42 pictures were dropped as a near-duplicate",
+        "The bounds of `m@1` are not its own: LAION's rule",
+        "5 samples are held",
+        "2 samples failed",
+    ):
+        assert sentence in found and sentence[-20:] not in nothing
+
+
+def test_bounds_used_on_another_language_and_languages_nobody_knows_are_limits(story_health: Any) -> None:
+    thresholds: Any = [{"language": None, "model": "given", "found_for": "de"}]
+    found = limits({}, {"health": story_health, "thresholds": thresholds})
+    assert "Bounds that were found on captions in `de` were used for `en` (6)." in found
+    assert "Fewer than 100 captions were scored in `en` (6)" in found
+    same: Any = [{"language": None, "model": "given", "found_for": "en"}]
+    assert "were used for" not in limits({}, {"health": story_health, "thresholds": same})
+
+
+@pytest.fixture
+def story_health(story: Any) -> Any:
+    from vlmdata.health.measure import measure_health
+    from vlmdata.runs import existing_run
+
+    return measure_health(existing_run(story.dataset))
+
+
+def test_health_is_told_in_tables_and_where_there_are_plots_in_pictures(story_health: Any) -> None:
+    text = card(MANIFEST, {}, {"health": story_health})
+    section = text.partition("## Health")[2].partition("\n## ")[0]
+    assert "### Shorter side" in section and "### Length of captions" in section and "run 1" not in section
+    assert "![" not in section
+    assert "![score bins](plots/score_bins.svg)" in card(MANIFEST, {}, {"plots": {"score_bins": "<svg/>"}})
+
+
+def test_prompts_are_told_word_for_word_behind_a_fence_that_holds() -> None:
+    words = "Say:\n```\n## not a heading\n```"
+    text = card(MANIFEST, {}, {"prompts": [{"identity": "mine@1:ab", "text": words}]})
+    assert f"````text\n{words}\n````" in text

@@ -97,8 +97,8 @@ def test_killed_in_a_copy_it_goes_on(
     finish_export(dataset, done, ExportConfig(**SETTINGS, path=str(out)), {})
     original = Path(dataset.store.locate(finish_export(dataset, done, ExportConfig(**SETTINGS), {})))
     assert tree(out) == tree(original) and verify(str(out)).holds
-    assert [sent[0], *sent[-2:]] == ["MANIFEST.json", "README.md", "MANIFEST.json"]
-    assert {*left} & {*sent} <= {"MANIFEST.json", "README.md"}, "what was there whole is left alone"
+    assert [sent[0], *sent[-3:]] == ["MANIFEST.json", "README.md", "croissant.json", "MANIFEST.json"]
+    assert {*left} & {*sent} <= {"MANIFEST.json", "README.md", "croissant.json"}, "what was there whole is left alone"
     sent.clear()
     finish_export(dataset, done, ExportConfig(**SETTINGS, path=str(out)), {})
     assert sent == []

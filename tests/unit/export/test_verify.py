@@ -28,6 +28,8 @@ from vlmdata.export.verify import verify
 Source = Callable[[int], dict[str, bytes]]
 Cut = Callable[..., tuple[Dataset, list[Shard]]]
 ALL = ExportConfig(samples_per_shard=4, formats=tuple(FORMATS))
+ABOUT = ("README.md", "croissant.json")
+"""What tells of an export, and of more than that: verified to be there."""
 
 
 def made(dataset: Dataset, shards: list[Shard], config: ExportConfig = ALL) -> Path:
@@ -59,7 +61,7 @@ def wrong(place: Path) -> dict[str, str]:
 def files(place: Path) -> list[str]:
     """Every file but the two that tell of the others."""
     found = [path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()]
-    return sorted(set(found) - {"MANIFEST.json", "README.md"})
+    return sorted(set(found) - {"MANIFEST.json", *ABOUT})
 
 
 def test_an_export_in_every_format_holds_and_so_does_its_copy(source: Source, cut: Cut, tmp_path: Path) -> None:
@@ -80,9 +82,9 @@ def test_an_export_in_every_format_is_the_same_to_the_byte_however_it_was_cut(so
     trees = []
     for size in (2, 10):
         place = made(*cut(source(10), size, f"store{size}"))
-        trees.append({path: (place / path).read_bytes() for path in [*files(place), "MANIFEST.json", "README.md"]})
+        trees.append({path: (place / path).read_bytes() for path in [*files(place), "MANIFEST.json", *ABOUT]})
     assert trees[0] == trees[1]
-    assert {path.partition("/")[0] for path in trees[0]} == {*FORMATS, "MANIFEST.json", "README.md"}
+    assert {path.partition("/")[0] for path in trees[0]} == {*FORMATS, "MANIFEST.json", *ABOUT}
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -100,11 +102,11 @@ def test_any_bit_that_flips_is_found_and_the_file_is_named(whole: Path, data: st
 
 
 def test_any_file_that_is_gone_or_cut_short_is_named(copy: Path) -> None:
-    for path in [*files(copy), "README.md"]:
+    for path in [*files(copy), *ABOUT]:
         before = (copy / path).read_bytes()
         (copy / path).unlink()
         assert wrong(copy) == {path: "is gone"}
-        if path != "README.md":
+        if path not in ABOUT:
             (copy / path).write_bytes(before[:-1])
             [(named, what)] = wrong(copy).items()
             assert named == path and ("bytes where" in what or "other bytes" in what)
