@@ -41,7 +41,7 @@ from vlmdata.quality.bands import judge_shard
 from vlmdata.schema import SCORES, filled
 
 PHOTOS = 2_000
-SIDE = 1_024
+SIDE = 500
 SHARDS = 4
 ROUNDS = 7
 FORMATS = {"webdataset": ("webdataset",), "webdataset and parquet": ("webdataset", "parquet")}
