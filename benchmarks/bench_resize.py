@@ -35,7 +35,7 @@ from vlmdata.ingest.shards import ingest_shard
 from vlmdata.layout import Stage, Step
 from vlmdata.schema import CHECKED, JUDGED_CAPTIONS, SAMPLES, filled
 
-SHARDS = 4
+SHARDS = 2
 ROUNDS = 9
 CASES = ((200, 500, 256), (48, 1600, 512))
 """How many photographs, their longer side, and what that becomes, px."""
