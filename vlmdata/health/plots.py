@@ -70,7 +70,7 @@ def funnel(told: Mapping[str, Any]) -> str:
     def draw(alt: Any) -> Any:
         scale = alt.Scale(domain=list(FATES), range=list(FATES.values()))
         return (
-            _chart(alt, rows, width=560)
+            _chart(alt, rows, width=_WIDTH)
             .mark_bar(size=_BAR, stroke=_PAPER, strokeWidth=1)
             .encode(
                 x=alt.X("count:Q", title="samples", axis=_counts(alt)),
@@ -156,7 +156,9 @@ def drifts(moved: Sequence[Moved], bound: float = 0.2) -> str:
         chart = _chart(alt, rows, width=_WIDTH)
         color = alt.condition("datum.over", alt.value(_REJECTED), alt.value(_PLAIN))
         bars = chart.mark_bar(size=12).encode(
-            x=alt.X("psi:Q", title="population stability index", axis=alt.Axis(tickCount=3)), y=_names(alt, rows), color=color
+            x=alt.X("psi:Q", title="population stability index", axis=alt.Axis(tickCount=3)),
+            y=_names(alt, rows),
+            color=color,
         )
         line = alt.Chart(alt.Data(values=[{"bound": bound}])).mark_rule(color=_HELD, strokeDash=[4, 3], strokeWidth=1.5)
         return (bars + line.encode(x="bound:Q")).properties(height=alt.Step(24))

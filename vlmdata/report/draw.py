@@ -194,7 +194,9 @@ def _kept(ledger: Ledger, most: int) -> list[Gallery]:
     [row] = ledger.rows(f"SELECT count(*) AS total, min(id, {most}) AS ids FROM samples WHERE outcome = 'kept'")
     if not row["total"]:
         return []
-    return [Gallery("kept", "A few of what was kept", "", row["total"], tuple(map(Item, row["ids"])), {"outcome": "kept"})]
+    return [
+        Gallery("kept", "A few of what was kept", "", row["total"], tuple(map(Item, row["ids"])), {"outcome": "kept"})
+    ]
 
 
 def shown(drawn: Iterable[Gallery]) -> list[str]:

@@ -11,9 +11,8 @@ from vlmdata.checkpoint import Dataset, Shard
 from vlmdata.layout import Stage, Step
 from vlmdata.measure.language import UNDETERMINED
 from vlmdata.provenance import came_from
-from vlmdata.schema import CAPTION_REJECTS, FACTS, REJECTS
+from vlmdata.schema import CAPTION_REJECTS, FACTS, REJECTS, filled
 from vlmdata.schema import SAMPLES as RAW_SAMPLES
-from vlmdata.schema import filled
 
 _REASON = ["outcome", "code", "value", "bound", "detail", "related"]
 _SEEN = ["error", "format", "width", "height", "frames", "orientation", "phash"]

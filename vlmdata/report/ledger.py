@@ -60,7 +60,11 @@ def ledger_of(run: Run) -> Iterator[Ledger]:
     import duckdb
 
     with tempfile.TemporaryDirectory(prefix="vlmdata-report-") as folder:
-        settings = {"memory_limit": _MEMORY, "temp_directory": f"{folder}/spilled", "preserve_insertion_order": "false"}
+        settings: dict[str, Any] = {
+            "memory_limit": _MEMORY,
+            "temp_directory": f"{folder}/spilled",
+            "preserve_insertion_order": "false",
+        }
         with duckdb.connect(f"{folder}/ledger.duckdb", config=settings) as database:
             # What strangers wrote is bound, never part of a query; nor can a query reach anything else.
             database.execute("SET enable_external_access = false")

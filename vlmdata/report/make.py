@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from vlmdata.checkpoint import Dataset
@@ -13,7 +14,7 @@ from vlmdata.layout import Stage
 from vlmdata.report.draw import Gallery, galleries, shown
 from vlmdata.report.ledger import Ledger, Row, ledger_of
 from vlmdata.report.overview import Overview, bounds, choices, overview
-from vlmdata.report.page import as_script, page
+from vlmdata.report.page import about, as_script, page
 from vlmdata.report.pictures import MIME, thumbnails
 from vlmdata.report.records import records
 from vlmdata.runs import Run
@@ -40,12 +41,28 @@ def make_report(run: Run) -> bytes:
     """
     require_readable(run)
     seen = overview(run)
+    whole = about(seen)
     with ledger_of(run) as ledger:
         drawn, told = _that_fit(ledger, seen)
         data = {**page_data(run.dataset, ledger, seen, drawn), "samples": told}
-        bare = len(page(seen, {**data, "thumbs": {}}))
+        bare = len(page(whole, {**data, "thumbs": {}}))
         data["thumbs"] = _thumbs(run.dataset, run, told, LARGEST - _ROOM - bare)
-    return page(seen, data)
+    return page(whole, data)
+
+
+def write_file(target: Path, page: bytes) -> None:
+    """Put a page where a person wants it, whole.
+
+    Raises:
+        ConfigError: it cannot be written there.
+    """
+    part = target.with_name(f".{target.name}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(page)
+        part.replace(target)
+    except OSError as error:
+        raise ConfigError(f"--out {target}: cannot be written ({error.strerror}); give another file") from error
 
 
 def require_readable(run: Run) -> None:

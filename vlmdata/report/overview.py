@@ -1,4 +1,4 @@
-"""What is true of the whole run: its funnel, its health, what moved since the last version, and what can be asked for."""
+"""What is true of the whole run: its funnel, its health, what moved since the last version, what can be asked."""
 
 from __future__ import annotations
 
@@ -73,7 +73,9 @@ def _before(run: Run, stage: str) -> tuple[Health | None, str | None]:
 
 def choices(ledger: Ledger) -> dict[str, Any]:
     """What can be filtered by, with how many samples each has, and the range of scores."""
-    fate = "SELECT {0} AS value, count(*) AS number FROM samples WHERE {0} IS NOT NULL GROUP BY ALL ORDER BY {1} LIMIT ?"
+    fate = (
+        "SELECT {0} AS value, count(*) AS number FROM samples WHERE {0} IS NOT NULL GROUP BY ALL ORDER BY {1} LIMIT ?"
+    )
     languages = (
         "SELECT language AS value, count(DISTINCT id) AS number FROM captions GROUP BY ALL"
         " ORDER BY number DESC, value LIMIT ?"
@@ -109,10 +111,9 @@ def _reasons(ledger: Ledger) -> list[Choice]:
 def bounds(ledger: Ledger) -> dict[str, list[float | None]]:
     """By language, below what a caption was rejected and above what it was accepted, as far as one fell short of it."""
     rows = ledger.rows(
-        "SELECT language, max(bound) FILTER (code = 'misaligned') AS low, max(bound) FILTER (code = 'borderline') AS high"
+        "SELECT language, max(bound) FILTER (code = 'misaligned') AS low,"
+        " max(bound) FILTER (code = 'borderline') AS high"
         " FROM captions WHERE bound IS NOT NULL GROUP BY language ORDER BY language LIMIT ?",
         [MOST_VALUES],
     )
     return {row["language"]: [row["low"], row["high"]] for row in rows}
-
-

@@ -21,33 +21,39 @@ SERVED = "img-src 'self' data:; connect-src 'self'"
 ALONE = "img-src data:"
 
 
-def page(seen: Overview, data: Mapping[str, Any], may: str = ALONE) -> bytes:
-    """A whole HTML page.
-
-    Args:
-        seen: What is true of the whole run.
-        data: What the script shows: samples, galleries, choices.
-        may: Where pictures and data may come from, as a Content-Security-Policy says it.
-    """
-    style, script = (files("vlmdata.report").joinpath("page", name).read_text("utf-8") for name in ("style.css", "script.js"))
-    template = files("vlmdata.report").joinpath("page", "page.html").read_text("utf-8")
-    parts = {
+def about(seen: Overview) -> dict[str, str]:
+    """What the page says of the whole run, as HTML by its place in the template; draws the charts."""
+    return {
         "title": _text(f"{seen.told['dataset']}, run {seen.told['run']}"),
-        "policy": f"default-src 'none'; {may}; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'",
-        "style": style,
-        "script": script,
         "dataset": _text(seen.told["dataset"]),
         "about": _about(seen),
         "tiles": _tiles(seen),
         "funnel": _figure("The funnel", plots.funnel(seen.told), funnel.COLUMNS, funnel.rows(seen.told)),
-        "reasons": _table(("stage", "what", "reason", "number"), funnel.why(seen.told)),
+        "reasons": _figure("Why not kept", "", ("stage", "what", "reason", "number"), funnel.why(seen.told)),
         "said": _said(seen),
         "health": _health(seen),
         "alignment": _alignment(seen),
         "drift": _drift(seen),
-        "data": as_script(data),
     }
+
+
+def page(told: Mapping[str, str], data: Mapping[str, Any], may: str = ALONE) -> bytes:
+    """A whole HTML page.
+
+    Args:
+        told: What `about` says.
+        data: What the script shows: samples, galleries, choices.
+        may: Where pictures and data may come from, as a Content-Security-Policy says it.
+    """
+    template, style, script = map(_file, ("page.html", "style.css", "script.js"))
+    own = f"style-src {_hash(style)}; script-src {_hash(script)}"
+    policy = f"default-src 'none'; {may}; {own}; base-uri 'none'; form-action 'none'"
+    parts = {**told, "policy": policy, "style": style, "script": script, "data": as_script(data)}
     return _filled(template, parts).encode()
+
+
+def _file(name: str) -> str:
+    return files("vlmdata.report").joinpath("page", name).read_text("utf-8")
 
 
 def _filled(template: str, parts: Mapping[str, str]) -> str:
@@ -103,7 +109,11 @@ def _said(seen: Overview) -> str:
     lines = [*([told["message"]] if told["message"] else []), *told["warnings"]]
     if told["retrieval"]:
         lines.append(told["retrieval"]["sentence"])
-    return f"<ul class=said>{''.join(f'<li>{_text(line)[:2_000]}' for line in lines[:_LONGEST_TABLE])}</ul>" if lines else ""
+    return (
+        f"<ul class=said>{''.join(f'<li>{_text(line)[:2_000]}' for line in lines[:_LONGEST_TABLE])}</ul>"
+        if lines
+        else ""
+    )
 
 
 def _health(seen: Overview) -> str:
@@ -154,7 +164,9 @@ def _drift(seen: Overview) -> str:
         for one in seen.moved
     ]
     head = ("what", "moved most", "before", "now", "PSI", "")
-    return "".join([*parts, f"<p>Beside {_text(seen.since)}.</p>", _figure("What moved", plots.drifts(seen.moved), head, rows)])
+    return "".join(
+        [*parts, f"<p>Beside {_text(seen.since)}.</p>", _figure("What moved", plots.drifts(seen.moved), head, rows)]
+    )
 
 
 def _share(value: float | None) -> str:
@@ -165,7 +177,9 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:,.0f}" if float(value).is_integer() else f"{value:,.3f}"
 
 
-def _figure(title: str, svg: str, head: Sequence[str], rows: Sequence[Sequence[str]], most: int = _LONGEST_TABLE) -> str:
+def _figure(
+    title: str, svg: str, head: Sequence[str], rows: Sequence[Sequence[str]], most: int = _LONGEST_TABLE
+) -> str:
     """A chart with the table that it was drawn from; the table alone, if there is no chart."""
     if not rows:
         return ""
@@ -181,7 +195,8 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], most: int = _LONG
     lines = "".join(f"<tr>{''.join(row)}" for row in shown)
     titles = "".join(f"<th scope=col>{_text(name)}" if name else "<td>" for name in head)
     more = f"<p class=quiet>{len(rows) - most:,} more</p>" if len(rows) > most else ""
-    return f"<div class=wide tabindex=0 role=group aria-label=Table><table><thead><tr>{titles}<tbody>{lines}</table></div>{more}"
+    table = f"<table><thead><tr>{titles}<tbody>{lines}</table>"
+    return f"<div class=wide tabindex=0 role=group aria-label=Table>{table}</div>{more}"
 
 
 def _cell(text: str) -> str:

@@ -49,7 +49,9 @@ def _encoded(image: Image.Image) -> bytes:
     return sink.getvalue()
 
 
-def thumbnails(dataset: Dataset, shards: Sequence[Shard], wanted: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, bytes]]:
+def thumbnails(
+    dataset: Dataset, shards: Sequence[Shard], wanted: Mapping[str, Sequence[str]]
+) -> Iterator[tuple[str, bytes]]:
     """Id and thumbnail of each picture that opens; shard after shard, a few at a time.
 
     Args:

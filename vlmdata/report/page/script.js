@@ -23,7 +23,8 @@
   }
   const number = (value) => value === null || value === undefined ? "–"
     : Number.isInteger(value) ? value.toLocaleString("en") : value.toLocaleString("en", { maximumSignificantDigits: 4 });
-  const language = (tag) => { try { return new Intl.DisplayNames(["en"], { type: "language" }).of(tag) || tag; } catch { return tag; } };
+  const score = (value) => value.toFixed(3).replace("-", "−");
+  const language = (tag) => { if (tag === "und") return "language not stated"; try { return new Intl.DisplayNames(["en"], { type: "language" }).of(tag) || tag; } catch { return tag; } };
   const fateOf = (one) => one.outcome === "kept" ? "Kept" : titles.get(one.code) || one.code || one.outcome;
 
   /* A value on a short line, with a tick at each bound. */
@@ -31,7 +32,7 @@
     if (value === null || value === undefined) return null;
     const ticks = bounds.filter((bound) => bound !== null && bound !== undefined);
     const [low, high] = unit === "score" && data.choices.score[1] !== null
-      ? [Math.min(0, data.choices.score[0]), Math.max(data.choices.score[1], ...ticks) * 1.04]
+      ? [Math.min(0, data.choices.score[0] - 0.04), Math.max(data.choices.score[1], ...ticks) * 1.04]
       : [0, Math.max(value, ...ticks) * 1.12 || 1];
     const place = (one) => `${Math.min(100, Math.max(0, (one - low) / (high - low) * 100))}%`;
     const line = make("span", { class: "scale", "aria-hidden": "true" });
@@ -44,11 +45,11 @@
   function measured(one, unit) {
     if (one.value === undefined) return [];
     const bound = one.bound === undefined ? "" : `, bound ${number(one.bound)}`;
-    const words = unit === "score" ? `score ${number(one.value)}${bound}` : `${number(one.value)} ${unit || ""}${bound}`;
+    const words = unit === "score" ? `score ${score(one.value)}${one.bound === undefined ? "" : `, bound ${score(one.bound)}`}` : `${number(one.value)} ${unit || ""}${bound}`;
     return [scale(one.value, [one.bound], unit), make("span", { class: "measure", text: words.trim() })];
   }
   const scored = (caption) => caption.score === undefined ? []
-    : [scale(caption.score, data.bounds[caption.language] || [], "score"), make("span", { class: "measure", text: `score ${number(caption.score)}` })];
+    : [scale(caption.score, data.bounds[caption.language] || [], "score"), make("span", { class: "measure", text: `score ${score(caption.score)}` })];
 
   const captionsOf = (sample) => sample.captions || [];
   const about = (sample, item) => captionsOf(sample).find((caption) => caption.caption_id === (item && item.caption)) || captionsOf(sample)[0];
@@ -71,7 +72,7 @@
     const why = make("span");
     if (item && item.distance !== undefined) why.append(make("span", { class: "fate rejected", text: item.distance === 0 ? "went: the same hash" : `went: ${item.distance} bit${item.distance === 1 ? "" : "s"} away` }),
       ...measured(sample, "bits"));
-    else if (item && item.stayed) why.append(make("span", { class: "fate kept", text: "stayed" }), make("span", { class: "measure", text: sample.outcome === "kept" ? `${number(sample.width)} × ${number(sample.height)} px` : `later ${fateOf(sample).toLowerCase()}` }));
+    else if (item && item.stayed) why.append(make("span", { class: "fate kept", text: "stayed" }), make("span", { class: "measure", text: sample.outcome === "kept" ? `${number(sample.width)} × ${number(sample.height)} px` : `later ${sample.outcome}: ${fateOf(sample).toLowerCase()}` }));
     else {
       const line = make("span", { class: told.outcome });
       line.append(make("span", { class: `fate ${told.outcome}`, text: fateOf(told) }), ...(told.outcome !== "kept" ? measured(told, ofCaption ? unitOf(caption) : sample.unit) : ofCaption ? scored(caption) : sample.score === undefined ? [] : scored({ score: sample.score, language: caption && caption.language })));
@@ -127,6 +128,7 @@
     if (Object.keys(told.asks).length && told.total > shown) head.append(make("button", { type: "button", class: "link", text: "Filter for these", onclick: () => ask(told.asks) }));
     const grid = make("ul", { class: "grid", "aria-label": told.title });
     const node = make("div", { class: cluster ? "gallery cluster" : "gallery" }, head, grid);
+    if (items.length < 6) node.style.flexBasis = `${items.length * 12.5 - 1 + (cluster ? 0.6 : 0)}rem`;
     near(node, () => fill(grid, items.map((item, place) => card(byId.get(item.id), cluster && place === 0 ? { ...item, stayed: true } : item))));
     return node;
   }
@@ -335,7 +337,7 @@
   for (const section of document.querySelectorAll("[data-galleries]")) {
     const own = data.galleries.filter((one) => one.section === section.id && one.items.some(known));
     section.hidden = !own.length;
-    section.append(...own.map(gallery));
+    section.append(make("div", { class: "galleries" }, ...own.map(gallery)));
   }
   for (const section of document.querySelectorAll("#report > section:not([hidden])")) {
     at("sections").append(make("li", {}, make("a", { href: `#${section.id}`, text: section.dataset.name })));
