@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ _TEXT = 5_000_000
 """Bytes of it that samples may take, their pictures aside."""
 _ROOM = 200_000
 """Left free: nothing that is counted here is that wrong."""
-_CARDS = 48
+CARDS = 48
 """Of a gallery, at most."""
 _FEWEST = 3
 _MOST_PIXELS = 50_000_000
@@ -41,13 +42,14 @@ def make_report(run: Run) -> bytes:
     """
     require_readable(run)
     seen = overview(run)
-    whole = about(seen)
-    with ledger_of(run) as ledger:
+    with ThreadPoolExecutor(1, thread_name_prefix="charts") as beside, ledger_of(run) as ledger:
+        # Drawing leaves this process's other cores to the pictures.
+        drawing = beside.submit(about, seen)
         drawn, told = _that_fit(ledger, seen)
-        data = {**page_data(run.dataset, ledger, seen, drawn), "samples": told}
-        bare = len(page(whole, {**data, "thumbs": {}}))
-        data["thumbs"] = _thumbs(run.dataset, run, told, LARGEST - _ROOM - bare)
-    return page(whole, data)
+        made = _thumbnails(run, told)
+        whole, data = drawing.result(), {**page_data(run.dataset, ledger, seen, drawn), "samples": told}
+    bare = len(page(whole, {**data, "thumbs": {}}))
+    return page(whole, {**data, "thumbs": _urls(told, made, LARGEST - _ROOM - bare)})
 
 
 def write_file(target: Path, page: bytes) -> None:
@@ -95,7 +97,7 @@ def page_data(dataset: Dataset, ledger: Ledger, seen: Overview, drawn: Sequence[
 
 def _that_fit(ledger: Ledger, seen: Overview) -> tuple[list[Gallery], list[Row]]:
     """Galleries and their samples, with fewer cards each until their text is short enough."""
-    most = _CARDS
+    most = CARDS
     while True:
         drawn = galleries(ledger, most, seen.unfound)
         told = records(ledger, shown(drawn))
@@ -104,21 +106,25 @@ def _that_fit(ledger: Ledger, seen: Overview) -> tuple[list[Gallery], list[Row]]
         most = max(_FEWEST, most // 2)
 
 
-def _thumbs(dataset: Dataset, run: Run, told: Sequence[Row], room: int) -> dict[str, str]:
-    """Data URLs by id, in the order of the samples as long as there is room."""
+def _thumbnails(run: Run, told: Sequence[Row]) -> dict[str, bytes]:
     raw = run.stage(Stage.RAW)
     wanted: dict[str, list[str]] = {}
     for row in told:
         if has_thumbnail(row):
             wanted.setdefault(row["shard"], []).append(row["id"])
-    made = dict(thumbnails(dataset, raw.shards if raw else (), wanted))
+    return dict(thumbnails(run.dataset, raw.shards if raw else (), wanted))
+
+
+def _urls(told: Sequence[Row], made: Mapping[str, bytes], room: int) -> dict[str, str]:
+    """Data URLs by id, in the order of the samples, as long as there is room."""
     found = {}
     for row in told:
         if row["id"] in made:
             url = f"data:{MIME};base64,{b64encode(made[row['id']]).decode()}"
             room -= len(url) + len(row["id"]) + 6
-            if room > 0:
-                found[row["id"]] = url
+            if room < 0:
+                break
+            found[row["id"]] = url
     return found
 
 

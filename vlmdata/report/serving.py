@@ -26,14 +26,13 @@ from vlmdata.layout import Stage
 from vlmdata.report.ask import asked, is_id, search
 from vlmdata.report.draw import galleries, shown
 from vlmdata.report.ledger import Ledger, Row, ledger_of
-from vlmdata.report.make import has_thumbnail, page_data, require_readable
+from vlmdata.report.make import CARDS, has_thumbnail, page_data, require_readable
 from vlmdata.report.overview import overview
 from vlmdata.report.page import SERVED, about, page
 from vlmdata.report.pictures import MIME, stored_pictures, thumbnail
 from vlmdata.report.records import records
 from vlmdata.runs import Run
 
-_CARDS = 48
 _PAGE = 60
 """Samples in one answer."""
 _THUMBNAILS = 2_000
@@ -88,7 +87,7 @@ def make_app(run: Run, ledger: Ledger, host: str = "127.0.0.1") -> Starlette:
 
 def _page(run: Run, ledger: Ledger) -> bytes:
     seen = overview(run)
-    drawn = galleries(ledger, _CARDS, seen.unfound)
+    drawn = galleries(ledger, CARDS, seen.unfound)
     told = {**page_data(run.dataset, ledger, seen, drawn), "served": True, "samples": _records(ledger, shown(drawn))}
     return page(about(seen), told, SERVED)
 
