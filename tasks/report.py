@@ -24,6 +24,7 @@ def write_report(job: Job) -> str | None:
         get_run_logger().info(f"no report: {' '.join(str(error).split()) or type(error).__name__}")
         return None
     link = Path(page).as_uri() if Path(page).is_absolute() else page
-    told = f"`{page}`; over all samples: `vlmdata report --serve --store {job.config.store} --dataset {job.config.dataset}`"
+    command = f"vlmdata report --serve --store {job.config.store} --dataset {job.config.dataset}"
+    told = f"`{page}`; over all samples: `{command}`"
     create_link_artifact(key=artifact_key(job, "report"), link=link, link_text="The report", description=told)
     return page

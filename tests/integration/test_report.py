@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import signal
-import socket
-import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -21,7 +18,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.integration.prefect_server import PrefectServer
-from tests.integration.processes import environment, run, vlmdata
+from tests.integration.processes import environment, free_port, run, started, vlmdata, wait_until
 from tests.integration.sample import build_here, config_of
 
 pytestmark = pytest.mark.integration
@@ -213,7 +210,7 @@ def test_it_is_searched_by_id_and_by_words_of_captions(reported: Reported, chrom
 
 
 def test_a_click_tells_a_sample_s_story(reported: Reported, chromium: Browser) -> None:
-    with opened(chromium, f"{reported.page.as_uri()}#q=again.png") as watched:
+    with opened(chromium, f"{reported.page.as_uri()}#reason=near_duplicate") as watched:
         page = watched.page
         page.locator("#results-grid .card").click()
         story = page.locator("#story")
@@ -284,27 +281,23 @@ def violations(page: Page) -> list[tuple[str, str]]:
     return [(one["id"], one["nodes"][0]["html"][:200]) for one in found]
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
-
-
 @pytest.fixture(scope="module")
 def served(reported: Reported) -> Iterator[str]:
     """The address of `vlmdata report --serve`, once it answers."""
     port = free_port()
     command = vlmdata("report", "--store", reported.store, "--dataset", "sample", "--serve", "--port", str(port))
-    process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if "running on" in line:
-                break
+    with started(command, environment()):
+        wait_until(lambda: listens(port), "the report is served")
         yield f"http://127.0.0.1:{port}"
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=20)
+
+
+def listens(port: int) -> bool:
+    """Whether a whole page comes."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+            return bool(answer.read())
+    except OSError:
+        return False
 
 
 def test_served_it_searches_all_samples_and_loads_pictures_as_they_are_seen(served: str, chromium: Browser) -> None:
@@ -341,8 +334,8 @@ def test_served_it_answers_its_own_names_and_ids_alone(served: str) -> None:
     assert status("/thumb/..%2f..%2fetc%2fpasswd") == 404
     assert status("/thumb/0123456789abcdef") == 404
     assert status("/api/sample/%27%20OR%20true") == 404
-    assert status("/api/samples?q=%27%29%3B%20DROP%20TABLE%20samples%3B--&min=nan&from=-5") == 200
-    assert status("/api/samples?from=99999999999999") == 200
+    assert status("/api/samples?q=%27%29%3B%20DROP%20TABLE%20samples%3B--&min=nan&after=%27") == 200
+    assert status("/api/samples?after=zzz&min=1e999") == 200
     assert status("/api/samples?reason=too_small") == 200
 
 

@@ -31,7 +31,7 @@ class Asked:
         language: Of one of its captions.
         low: Least best score.
         high: Greatest best score.
-        start: How many are passed over.
+        after: Only those whose ids come after this one: the last of the page before.
     """
 
     q: str | None = None
@@ -42,14 +42,16 @@ class Asked:
     language: str | None = None
     low: float | None = None
     high: float | None = None
-    start: int = 0
+    after: str | None = None
 
 
 def asked(query: Mapping[str, str]) -> Asked:
     """From the parameters of an address; what makes no sense there is not asked."""
     words = {name: query[name][:_LONGEST] for name in _WORDS if query.get(name)}
-    low, high, start = (_number(query.get(name)) for name in ("min", "max", "from"))
-    return Asked(**words, low=low, high=high, start=int(max(0, min(start or 0, 2**31))))
+    after = query.get("after", "")
+    return Asked(
+        **words, low=_number(query.get("min")), high=_number(query.get("max")), after=after if is_id(after) else None
+    )
 
 
 _WORDS = ("q", "stage", "outcome", "reason", "source", "language")
@@ -80,15 +82,16 @@ _CONDITIONS = {
 
 
 def search(ledger: Ledger, wanted: Asked, most: int) -> tuple[int, list[str]]:
-    """How many samples there are, and the ids of the next ones, in the order of ids."""
-    conditions, values = [], []
+    """How many samples there are in all, and the ids of the next ones, in the order of ids."""
+    conditions, values = ["true"], list[str | float]()
     for name, condition in _CONDITIONS.items():
         value = getattr(wanted, name)
         if value is not None:
             values.append(value.lower() if name == "q" else value)
             conditions.append(condition.format(f"${len(values)}"))
-    where = " AND ".join(conditions) or "true"
-    [found] = ledger.rows(
-        f"SELECT count(*) AS total, min(id, {wanted.start + most}) AS ids FROM samples WHERE {where}", values
+    found = f"FROM samples WHERE {' AND '.join(conditions)}"
+    total = ledger.value(f"SELECT count(*) {found}", values)
+    rows = ledger.rows(
+        f"SELECT id {found} AND id > ${len(values) + 1} ORDER BY id LIMIT {most}", [*values, wanted.after or ""]
     )
-    return found["total"], (found["ids"] or [])[wanted.start :]
+    return total, [row["id"] for row in rows]

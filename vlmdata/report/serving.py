@@ -75,8 +75,12 @@ def make_app(run: Run, ledger: Ledger, host: str = "127.0.0.1") -> Starlette:
             Response(data, media_type=MIME, headers=_HEADERS) if data else Response(status_code=404, headers=_HEADERS)
         )
 
+    async def nothing(_: Request) -> Response:
+        return Response(status_code=204, headers=_HEADERS)
+
     routes = [
         Route("/", index),
+        Route("/favicon.ico", nothing),
         Route("/api/samples", samples),
         Route("/api/sample/{id}", sample),
         Route("/thumb/{id}", thumb),

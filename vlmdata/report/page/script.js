@@ -170,9 +170,9 @@
       return !words || [sample.id, sample.key, sample.related || "", ...captions.map((caption) => caption.text)].some((text) => text.toLowerCase().includes(words));
     };
   };
-  async function find(wanted, from) {
+  async function find(wanted, from, after) {
     if (data.served) {
-      const answer = await fetch(`/api/samples?${new URLSearchParams({ ...wanted, from })}`);
+      const answer = await fetch(`/api/samples?${new URLSearchParams({ ...wanted, after })}`);
       if (!answer.ok) throw new Error(`the server answers ${answer.status}`);
       return answer.json();
     }
@@ -185,7 +185,8 @@
     const wanted = state();
     const grid = at("results-grid");
     let found;
-    try { found = await find(wanted, from); } catch (error) { if (mine === turn) at("results-note").textContent = `Nothing came: ${error.message}`; return; }
+    const last = grid.querySelector("li:last-child .card");
+    try { found = await find(wanted, from, from && last ? last.dataset.id : ""); } catch (error) { if (mine === turn) at("results-note").textContent = `Nothing came: ${error.message}`; return; }
     if (mine !== turn) return;
     for (const sample of found.samples) byId.set(sample.id, sample);
     if (!from) grid.replaceChildren();
@@ -193,8 +194,7 @@
     fill(grid, found.samples.map((sample) => card(sample, reasoned(sample, wanted, words))));
     const seen = grid.children.length;
     at("results-title").textContent = found.total === 1 ? "1 sample" : `${number(found.total)} samples`;
-    at("results-note").textContent = data.served || found.total === 0 && false ? "" : `Of the ${number(data.samples.length)} that this page shows of ${number(data.total)}. All of them: vlmdata report --serve`;
-    if (!data.served && data.samples.length >= data.total) at("results-note").textContent = "";
+    at("results-note").textContent = data.served || data.samples.length >= data.total ? "" : `Of the ${number(data.samples.length)} that this page shows of ${number(data.total)}. All of them: vlmdata report --serve`;
     at("results-more").hidden = seen >= found.total;
     at("announce").textContent = `${found.total} samples match`;
   }
