@@ -192,8 +192,9 @@ def asked(dataset: Dataset, shard: Shard) -> pa.Table:
 
 def exported(dataset: Dataset, shard: Shard) -> pa.Table:
     """A table of `ENDED` for a shard of the export: what it holds was kept to the end, what it lost was not."""
-    held, lost = (dataset.read(shard, Step.FINAL, table) for table in ("samples", "rejects"))
     stage = Stage.FINAL.value
+    held = dataset.read(shard, Step.FINAL, "samples", ["id"])
+    lost = dataset.read(shard, Step.FINAL, "rejects", ["id", *_REASON])
     kept = filled(ENDED, held.num_rows, id=held["id"], stage=stage, outcome="kept")
     failed = lost.append_column("stage", pa.repeat(stage, lost.num_rows)).select(ENDED.names)
     return pa.concat_tables([kept, failed.cast(ENDED)])
