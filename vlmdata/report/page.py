@@ -141,7 +141,8 @@ def _alignment(seen: Overview) -> str:
         for row in seen.health.scores.to_pylist()
     ]
     figure = _figure("Scores by language", scores, ("language", "judged by", "from", "to", "captions"), rows, most=400)
-    return figure + _table(funnel.LANGUAGE_COLUMNS, funnel.languages(seen.told))
+    pairs = _figure("Each pair of languages", "", funnel.LANGUAGE_COLUMNS, funnel.languages(seen.told))
+    return f"<div class='beside narrow'>{figure}{pairs}</div>"
 
 
 def _drift(seen: Overview) -> str:
