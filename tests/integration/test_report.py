@@ -222,6 +222,17 @@ def test_a_click_tells_a_sample_s_story(reported: Reported, chromium: Browser) -
         assert "Went for it" in story.inner_text() and "again.png" not in story.locator("h2").inner_text()
 
 
+def test_a_section_s_link_leads_to_it(reported: Reported, chromium: Browser) -> None:
+    with opened(chromium, reported.page.as_uri(), reduced_motion="reduce") as watched:
+        page = watched.page
+        for name in ("Kept", "Held", "Languages"):
+            page.locator(f"nav a:text-is('{name}')").click()
+            page.wait_for_timeout(800)
+            heading = page.locator(f"section[data-name={name}] h2")
+            expect(heading).to_be_in_viewport()
+            page.evaluate("window.scrollTo(0, 0)")
+
+
 def test_it_is_walked_by_keyboard_alone(reported: Reported, chromium: Browser) -> None:
     with opened(chromium, reported.page.as_uri()) as watched:
         page = watched.page

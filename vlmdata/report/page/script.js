@@ -129,7 +129,10 @@
     const grid = make("ul", { class: "grid", "aria-label": told.title });
     const node = make("div", { class: cluster ? "gallery cluster" : "gallery" }, head, grid);
     if (items.length < 6) node.style.flexBasis = `${items.length * 12.5 - 1 + (cluster ? 0.6 : 0)}rem`;
-    near(node, () => fill(grid, items.map((item, place) => card(byId.get(item.id), cluster && place === 0 ? { ...item, stayed: true } : item))));
+    // Room for what will be there, so that nothing below it moves when it comes.
+    const wide = Math.max(1, Math.floor((Math.min(at("main").clientWidth, items.length * 200) + 16) / 200));
+    grid.style.minHeight = `${(cluster ? 1 : Math.ceil(items.length / wide)) * 300}px`;
+    near(node, () => { grid.style.minHeight = ""; return fill(grid, items.map((item, place) => card(byId.get(item.id), cluster && place === 0 ? { ...item, stayed: true } : item))); });
     return node;
   }
   function near(node, then) {
@@ -222,13 +225,18 @@
     if (told && !told.includes("=")) {
       if (filtering()) { clear(); history.replaceState(null, "", `#${told}`); }
       const there = at(told);
-      if (there) there.scrollIntoView();
+      if (there) jump(there, 3);
       return;
     }
     const wanted = new URLSearchParams(told);
     for (const name of FIELDS) set(form.elements[name], wanted.get(name) || "");
     show();
     if (wanted.get("sample")) open(wanted.get("sample"));
+  }
+  /* Galleries that fill on the way move what is below them: look again. */
+  function jump(there, times) {
+    there.scrollIntoView({ behavior: "instant" });
+    if (times) setTimeout(() => jump(there, times - 1), 120);
   }
   let waiting;
   form.addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(changed, 120); });
