@@ -23,7 +23,7 @@
   }
   const number = (value) => value === null || value === undefined ? "–"
     : Number.isInteger(value) ? value.toLocaleString("en") : value.toLocaleString("en", { maximumSignificantDigits: 4 });
-  const score = (value) => value.toFixed(3).replace("-", "−");
+  const score = (value) => { const told = value.toFixed(3); return told === "-0.000" ? "0.000" : told.replace("-", "−"); };
   const language = (tag) => { if (tag === "und") return "language not stated"; try { return new Intl.DisplayNames(["en"], { type: "language" }).of(tag) || tag; } catch { return tag; } };
   const fateOf = (one) => one.outcome === "kept" ? "Kept" : titles.get(one.code) || one.code || one.outcome;
 
