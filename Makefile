@@ -70,7 +70,7 @@ check: $(DEV_READY)
 lock: $(BIN)/python
 	@$(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet --output-file requirements-dev.lock
-	@$(UV) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --constraint requirements-dev.lock \
+	@$(UV) pip compile pyproject.toml --extra report --universal --python-version 3.11 --generate-hashes --constraint requirements-dev.lock \
 	  --no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet --output-file requirements.lock
 
 clean:

@@ -16,6 +16,7 @@ from tasks.health import report_health
 from tasks.ingest import find_ingested, ingest_shard, list_source
 from tasks.job import Job
 from tasks.quality import judge_shard, report_languages, score_shard
+from tasks.report import write_report
 from tasks.stages import check, check_figures, check_retrieval, close_stage, finish_run, start_run, stop_run
 from vlmdata.captioning.again import times_again
 from vlmdata.checkpoint import Shard
@@ -76,12 +77,14 @@ def build(job: Job, listing: list[Shard], to: Stage) -> dict[str, Any]:
             once(check_figures, job)
         warned = once(report_health, job)
         told: dict[str, Any] = once(finish_run, job, _recounted(job, reports), listing, warned)
-        return told
+        return {**told, "report": once(write_report, job)}
     except VlmdataError as error:
         if isinstance(error, GateFailed):
             # What is to be cleaned is looked at first.
             once(report_health, job)
         stop_run(job, error)
+        if isinstance(error, GateFailed):
+            once(write_report, job)
         raise
 
 

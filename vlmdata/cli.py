@@ -401,6 +401,33 @@ def explain(
 
 
 @app.command()
+def report(
+    store: _Store,
+    dataset: _Name,
+    out: Annotated[Path, typer.Option("--out", help="The file to write.")] = Path("report.html"),
+    serve: Annotated[bool, typer.Option("--serve", help="Serve it instead, over all samples.")] = False,
+    host: Annotated[str, typer.Option(help="With --serve: address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="With --serve: port to listen on.", min=0, max=65_535)] = 8100,
+) -> None:
+    """Make a page of the newest run to look at: pictures, captions, reasons, charts. One file; needs no network."""
+    from vlmdata.console import print_lines
+    from vlmdata.runs import existing_run
+
+    run = existing_run(dataset_at(store, dataset))
+    if serve:
+        from vlmdata.report.serving import serve as serve_report
+
+        print_lines([f"Report of {dataset}, run {run.number}: reading it; then at http://{host}:{port}/"])
+        serve_report(run, host, port)
+        return
+    from vlmdata.report.make import make_report, write_file
+
+    page = make_report(run)
+    write_file(out, page)
+    print_lines([f"Wrote {out} ({len(page) / 1e6:.1f} MB): run {run.number} of {dataset}. Open it in a browser."])
+
+
+@app.command()
 def demo(
     directory: Annotated[Path, typer.Option("--dir", help="Where the demo's store goes.")] = Path("demo"),
     sample: Annotated[Path, typer.Option(help="The sample: pictures/ and captions.jsonl.")] = Path("examples/stamps"),

@@ -652,3 +652,8 @@ class BuildConfig(Section):
     quality: QualityConfig = Field(default_factory=QualityConfig)
     gates: GatesConfig = Field(default_factory=GatesConfig)
     export: ExportConfig = Field(default_factory=ExportConfig)
+    report: bool = Field(
+        default=True,
+        description="Leave a page with pictures beside the run's records, if the extra `report` is installed.",
+        json_schema_extra=OPERATIONAL,
+    )

@@ -173,7 +173,7 @@ def print_funnel(told: dict[str, Any]) -> None:
         print_lines([told["message"]])
     if told.get("version"):
         print_lines([f"Version: {told['version']}"])
-    for name in ("export", "gates"):
+    for name in ("export", "gates", "report"):
         if told.get(name):
             print_lines([f"{name.capitalize()}: {told[name]}"])
 

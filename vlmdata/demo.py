@@ -99,8 +99,8 @@ def next_commands(config: BuildConfig, sample: Path) -> list[str]:
         "Captions that the starter model made and the starter judged prove nothing; a real set wants real models.",
         "",
         "Next:",
+        f"  {_COMMAND} report {where}",
         f"  {_COMMAND} explain {misaligned} {where}",
-        f"  {_COMMAND} status {where} --json",
         f"  {_COMMAND} init my-set",
     ]
 

@@ -175,6 +175,8 @@ GATES = "gates"
 """Where a run keeps all that its gates wrote."""
 GATES_PAGE = f"{GATES}/index.html"
 """Every rule of a run, what it asked and what it saw."""
+REPORT = "report.html"
+"""A run's report, beside its records."""
 
 
 def run_file(dataset: str, number: int, name: str) -> str:

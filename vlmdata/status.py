@@ -9,7 +9,7 @@ from vlmdata import layout
 from vlmdata.checkpoint import Dataset, Shard
 from vlmdata.config import BuildConfig
 from vlmdata.export.finish import locate_export
-from vlmdata.layout import GATES_PAGE, Stage
+from vlmdata.layout import GATES_PAGE, REPORT, Stage
 from vlmdata.runs import Run, StageReport, existing_run, fingerprint, finished_alike
 
 
@@ -23,7 +23,7 @@ def status(dataset: Dataset) -> dict[str, Any]:
     account over all runs, in dollars; `cost` is null where no price is known.
     `languages` are rows of `quality.pairs.PAIRS`: how well captions match, for
     each pair of languages. `retrieval` is the check's `{"verdict", "miss_rate", "sentence"}`, null
-    before it. `gates` is where the page of all rules lies; `warnings` are
+    before it. `gates` is where the page of all rules lies, `report` where the run's report does; `warnings` are
     sentences: rules that did not hold, and what drifted. `version` is the number that
     the run was published under; null: it was not.
     """
@@ -59,14 +59,15 @@ def describe_run(run: Run) -> dict[str, Any]:
         "stages": stages,
         "languages": (run.read("languages") or {}).get("pairs", []),
         "retrieval": _retrieval(run),
-        "gates": _gates(run),
+        "gates": _place(run, GATES_PAGE),
+        "report": _place(run, REPORT),
         "warnings": list(end.get("warnings", ())),
     }
 
 
-def _gates(run: Run) -> str | None:
-    """Where people find the page of all rules, once the run has ended."""
-    path = layout.run_file(run.dataset.name, run.number, GATES_PAGE)
+def _place(run: Run, name: str) -> str | None:
+    """Where people find a file beside the run's records, if it is there."""
+    path = layout.run_file(run.dataset.name, run.number, name)
     return run.dataset.store.locate(path) if run.dataset.store.exists(path) else None
 
 

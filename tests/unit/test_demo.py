@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
-from vlmdata.demo import config_of, expected_troubles
+from vlmdata.cli import app
+from vlmdata.demo import config_of, expected_troubles, next_commands
 from vlmdata.errors import ConfigError
 
 
@@ -62,3 +64,13 @@ def test_the_demos_config(tmp_path: Path) -> None:
     config = config_of(tmp_path, tmp_path / "demo")
     assert (config.store, config.quality.model) == (str(tmp_path / "demo/store"), "starter")
     assert config.source.path == str(tmp_path / "pictures")
+
+
+def test_what_to_try_next_can_be_typed(tmp_path: Path) -> None:
+    sample = Path(__file__).resolve().parents[2] / "examples" / "stamps"
+    lines = [line.split() for line in next_commands(config_of(sample, tmp_path), sample) if line.startswith("  ")]
+    commands: Any = typer.main.get_command(app)
+    assert [words[1] for words in lines] == ["report", "explain", "init"]
+    for words in lines:
+        offered = {option for one in commands.commands[words[1]].params for option in one.opts}
+        assert {word for word in words if word.startswith("--")} <= offered

@@ -15,13 +15,13 @@ LOOPBACK = "127.0.0.1"
 _START_WITHIN_S = 30.0
 
 
-def serve_forever(app: Any, host: str, port: int) -> None:
-    """Serve until interrupted.
+def serve_forever(app: Any, host: str, port: int, command: str = "caption-server") -> None:
+    """Serve until interrupted; errors name the command.
 
     Raises:
         ConfigError: the port is taken, or the host is not this machine's.
     """
-    with _bound(host, port) as listener:
+    with _bound(host, port, command) as listener:
         _server(app, "info").run(sockets=[listener])
 
 
@@ -48,11 +48,11 @@ def _server(app: Any, log_level: str) -> Any:
     return uvicorn.Server(config)
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def _bound(host: str, port: int, command: str = "caption-server") -> socket.socket:
     try:
         return socket.create_server((host, port), backlog=1024)
     except OSError as error:
-        raise ConfigError(f"caption-server: {host}:{port} cannot be used ({error.strerror or error})") from error
+        raise ConfigError(f"{command}: {host}:{port} cannot be used ({error.strerror or error})") from error
 
 
 def _await_start(server: Any, thread: threading.Thread) -> None:

@@ -48,20 +48,20 @@ _LONGEST_VALUE = 200
 
 def images(dataset: Dataset, stage: Stage, shards: Iterable[Shard]) -> Iterator[pa.Table]:
     """What a stage kept: a table of `IMAGES` a shard."""
-    return _ahead(lambda shard: _images(dataset, stage, shard), shards)
+    return ahead(lambda shard: _images(dataset, stage, shard), shards)
 
 
 def captions(dataset: Dataset, stage: Stage, shards: Iterable[Shard]) -> Iterator[pa.Table]:
     """What a stage kept: a table of `CAPTIONS` a shard."""
-    return _ahead(lambda shard: _captions(dataset, stage, shard), shards)
+    return ahead(lambda shard: _captions(dataset, stage, shard), shards)
 
 
 def scored(dataset: Dataset, shards: Iterable[Shard]) -> Iterator[pa.Table]:
     """What came to be judged, whatever its band: a table of `SCORED` a shard."""
-    return _ahead(lambda shard: _scored(dataset, shard), shards)
+    return ahead(lambda shard: _scored(dataset, shard), shards)
 
 
-def _ahead(read: Callable[[Shard], pa.Table], shards: Iterable[Shard]) -> Iterator[pa.Table]:
+def ahead(read: Callable[[Shard], pa.Table], shards: Iterable[Shard]) -> Iterator[pa.Table]:
     """A few shards are read while one is counted, and no more than a few are in memory."""
     waiting: deque[Future[pa.Table]] = deque()
     with ThreadPoolExecutor(_READ_AT_ONCE, thread_name_prefix="health") as pool:

@@ -1,0 +1,1 @@
+"""`vlmdata report`: what a run decided, as a page that people look at."""
