@@ -19,7 +19,7 @@ import pyarrow as pa
 from vlmdata.errors import StoreError, UserError
 from vlmdata.export.formats import beside
 from vlmdata.export.indexes import Index
-from vlmdata.export.names import MANIFEST, folder, folder_of_picture, is_ours
+from vlmdata.export.names import MANIFEST, folder, folder_of_picture, is_ours, is_plot
 from vlmdata.store import Store, open_store
 
 _AT_ONCE = 4
@@ -120,6 +120,7 @@ def _earlier_names(target: Store, path: str, dataset: str, names: Iterable[str])
     listed = {str(file["path"]) for file in [*old["files"], *old.get("indexes", ())]}
     listed |= set(map(str, about if isinstance(about, list) else ()))
     listed = {name for name in listed if is_ours(name)}
+    listed |= {name for name in target.list("plots") if is_plot(name)}
     return listed | _pictures_of(target, listed)
 
 
@@ -144,7 +145,7 @@ def _parsed(data: bytes) -> dict[str, Any] | None:
 
 
 def _unfinished(final: dict[str, Any], names: set[str]) -> bytes:
-    listed = [{"path": name} for name in sorted(names) if not folder_of_picture(name)]
+    listed = [{"path": name} for name in sorted(names) if not folder_of_picture(name) and not is_plot(name)]
     started = {**final, "complete": False, "files": listed, "indexes": []}
     return (json.dumps(started, indent=1, sort_keys=True) + "\n").encode()
 

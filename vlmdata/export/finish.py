@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from vlmdata import layout
@@ -16,7 +16,7 @@ from vlmdata.export.copy import Original, copy_export
 from vlmdata.export.croissant import croissant
 from vlmdata.export.indexes import Index, indexes
 from vlmdata.export.left_out import without_left_out
-from vlmdata.export.names import CROISSANT, MANIFEST, missing
+from vlmdata.export.names import CROISSANT, MANIFEST, is_plot, missing
 from vlmdata.export.plan import export_key, export_settings
 from vlmdata.export.tallies import Tallies, added_up
 from vlmdata.layout import Step
@@ -61,7 +61,7 @@ def finish_export(dataset: Dataset, shards: Sequence[Shard], config: ExportConfi
         said = about(whole, tallies, facts)
         if len(by_export) <= 1:
             said = {name: _stored(dataset.store, f"{prefix}/{name}", data) for name, data in said.items()}
-        original = Original(dataset.store, places, as_json({**whole, "about": list(said)}), said, made)
+        original = Original(dataset.store, places, as_json({**whole, "about": lasting(said)}), said, made)
         copied = copy_export(original, config.path)
     return copied.removeprefix(f"{dataset.store.url.rstrip('/')}/")
 
@@ -83,7 +83,12 @@ def _describe(
     earlier = [{"export": other, **file} for other, done in by_export.items() if other != key for file in _files(done)]
     if earlier:
         manifest["earlier"] = sorted(earlier, key=lambda file: str(file["path"]))
-    dataset.store.create(f"{prefix}/{MANIFEST}", as_json({**manifest, "about": list(said)}))
+    dataset.store.create(f"{prefix}/{MANIFEST}", as_json({**manifest, "about": lasting(said)}))
+
+
+def lasting(said: Iterable[str]) -> list[str]:
+    """What MANIFEST.json names: the same wherever it is written, so no plots."""
+    return [name for name in said if not is_plot(name)]
 
 
 def _stored(store: Store, path: str, otherwise: bytes) -> bytes:

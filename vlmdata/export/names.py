@@ -12,13 +12,14 @@ CARD, CROISSANT, MANIFEST = "README.md", "croissant.json", "MANIFEST.json"
 _SPLIT = r"(?:[a-z][a-z0-9_]{0,31}/)?"
 _FILE = re.compile(rf"{_SPLIT}(?:[a-z]+/(?:[a-z]+/|_[a-z]+/)?[0-9]+\.[a-z]+|[a-z]+/[a-z]+\.json)")
 _PICTURE = re.compile(rf"({_SPLIT}[a-z]+/images/[0-9]+)/[0-9a-f]{{32}}\.(?:jpg|png|webp)")
-_ABOUT = re.compile(r"README\.md|croissant\.json|plots/[a-z0-9_-]+\.svg")
+_ABOUT = re.compile(r"README\.md|croissant\.json")
+_PLOTS = {f"plots/{name}.svg" for name in ("shorter_side", "aspect_ratio", "caption_length", "languages", "scores")}
 _EXPORT = re.compile(r"[0-9a-f]{32}")
 
 
 def is_ours(path: str) -> bool:
     """Whether a file of an export can have that path below its folder: it leads nowhere else."""
-    return bool(_ABOUT.fullmatch(path) or _FILE.fullmatch(path))
+    return bool(is_plot(path) or _ABOUT.fullmatch(path) or _FILE.fullmatch(path))
 
 
 def folder(format_: str, split: str | None) -> str:
@@ -47,6 +48,11 @@ def folder_of_picture(path: str) -> str | None:
     """The folder of a picture that lies in one of its own; None: that is none."""
     known = _PICTURE.fullmatch(path)
     return known[1] if known else None
+
+
+def is_plot(path: str) -> bool:
+    """Whether it is a picture of the card's: there are some only where somebody could draw them."""
+    return path in _PLOTS
 
 
 def is_export(key: str) -> bool:

@@ -90,6 +90,7 @@ def verify(place: str) -> Proof:
     ours = {
         MANIFEST,
         *(path.partition("/")[0] for path in told.about),
+        "plots",
         *(file.folder.partition("/")[0] for file in (*told.files, *told.earlier)),
         *told.formats,
     }

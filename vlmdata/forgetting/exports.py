@@ -14,7 +14,7 @@ from vlmdata.config import ExportConfig
 from vlmdata.export.about import about
 from vlmdata.export.card import CardFacts
 from vlmdata.export.card_facts import card_facts
-from vlmdata.export.finish import as_json, contents
+from vlmdata.export.finish import as_json, contents, lasting
 from vlmdata.export.formats import beside
 from vlmdata.export.indexes import indexes, is_index
 from vlmdata.export.left_out import is_left_out
@@ -114,9 +114,10 @@ def _describe(dataset: Dataset, export: str) -> None:
         manifest["earlier"] = earlier
     tallies = added_up(dataset.table(one.tables["tallies"]) for one in mine)
     said = about(manifest, tallies, _facts(dataset, prefix))
-    for name in set(manifest.get("about", ())) - said.keys():
+    plots = [path.removeprefix(f"{prefix}/") for path in dataset.store.list(f"{prefix}/plots")]
+    for name in {*manifest.get("about", ()), *plots} - said.keys():
         dataset.store.delete(f"{prefix}/{name}")
-    manifest["about"] = list(said)
+    manifest["about"] = lasting(said)
     dataset.store.replace(f"{prefix}/{MANIFEST}", as_json(manifest))
     for name, data in said.items():
         dataset.store.replace(f"{prefix}/{name}", data)

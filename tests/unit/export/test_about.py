@@ -146,9 +146,11 @@ def test_the_card_s_own_lines_open_every_format(ten: Any, tmp_path: Path, monkey
 def test_plots_lie_beside_the_card_and_go_with_every_copy(ten: Any, tmp_path: Path) -> None:
     config = ExportConfig(samples_per_shard=4, path=str(tmp_path / "out"))
     out = made(*ten, config, PLOTS)
-    beside = ["README.md", "croissant.json", "plots/scores.svg"]
-    assert json.loads((out / "MANIFEST.json").read_text())["about"] == beside
-    assert set(beside) < names(out) and "(plots/scores.svg)" in (out / "README.md").read_text()
+    # Which plots there are depends on what is installed, and MANIFEST.json on the set alone.
+    assert json.loads((out / "MANIFEST.json").read_text())["about"] == ["README.md", "croissant.json"]
+    assert {"README.md", "croissant.json", "plots/scores.svg"} < names(out) and "(plots/scores.svg)" in (
+        out / "README.md"
+    ).read_text()
     original = made(*ten, facts=PLOTS)
     assert {name: (out / name).read_bytes() for name in names(out)} == {
         name: (original / name).read_bytes() for name in names(original)

@@ -256,7 +256,7 @@ def test_the_draw_does_not_depend_on_how_the_source_was_cut(source: Source, cut:
         _, folder = build(dataset, shards, config)
         files = (path for path in folder.rglob("*") if path.is_file())
         trees.append({path.relative_to(folder).as_posix(): path.read_bytes() for path in files})
-    assert trees[0] == trees[1] and len(trees[0]) == 9
+    assert trees[0] == trees[1] and len(trees[0]) == 10
 
 
 def test_no_mix_no_word_of_it(source: Source, cut: Cut) -> None:
