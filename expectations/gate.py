@@ -60,6 +60,8 @@ def check_stage(
         rules += filtered.rules(samples, captions, config, looks_of(dataset, shards))
     else:
         rules += suite.rules(samples, captions, config)
+    if suite is final:
+        rules += final.split_rules(dataset, shards, config)
     return _judge(stage.value, rules, config, run)
 
 

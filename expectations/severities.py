@@ -25,6 +25,7 @@ RULES = {
     "no_near_duplicates": "01: no two kept pictures have hashes within dedup.max_distance",
     "captioned": "02: every sample has a caption",
     "scored": "03: every sample has a caption with a score",
+    "no_split_leaks": "04: no two pictures of different splits have hashes within export.split_by.max_distance",
     "above_accept_bound": "03: every caption scores above the accept bound of its judge",
 }
 """The rules that every run is held to, by the name that a config calls them."""

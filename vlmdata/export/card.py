@@ -114,7 +114,10 @@ def _size(files: Sequence[Mapping[str, Any]], name: str) -> list[str]:
 
 def _loading(manifest: Mapping[str, Any]) -> str:
     """How the exported files are opened, a line a format."""
-    folders = {file["format"]: str(PurePosixPath(file["path"]).parent) for file in reversed(manifest["files"])}
+    shares = manifest["settings"].get("splits") or {}
+    main = max(shares, key=lambda split: float(shares[split]), default=None)
+    own = [file for file in manifest["files"] if file.get("split") == main]
+    folders = {file["format"]: str(PurePosixPath(file["path"]).parent) for file in own}
     told = [block(lines.format(folder=folders[name]), "python") for name, lines in _OPENED.items() if name in folders]
     return "\n\n".join(["## How to load it", *told]) if told else ""
 

@@ -22,7 +22,7 @@ def splits_section(manifest: Mapping[str, Any]) -> str:
             held[file["split"]] += file["samples"]
     rows = [[name, f"{held[name]:,}", f"{100 * share:.4g}"] for name, share in by.items()]
     shared = _shared({**_USUAL, **manifest["settings"].get("split_by", {})})
-    told = f"No picture of one split has {shared} another split has." if shared else "Pictures were drawn one by one."
+    told = f"No two pictures of different splits have {shared}." if shared else "Pictures were drawn one by one."
     return "\n\n".join(["## Splits", told, table(["split", "pictures", "asked for, %"], rows)])
 
 
@@ -32,12 +32,12 @@ _USUAL = {"max_distance": 14, "confirm": None, "cosine": 0.95, "captions": False
 def _shared(by: Mapping[str, Any]) -> str:
     parts = []
     if by["max_distance"] is not None:
-        looks = f" and a cosine of {number(by['confirm'])} or more" if by["confirm"] is not None else ""
-        parts.append(f"a pHash within {by['max_distance']} bits{looks} of one that")
+        looks = f" and embeddings with a cosine of {number(by['confirm'])} or more" if by["confirm"] is not None else ""
+        parts.append(f"pHashes within {by['max_distance']} bits{looks}")
     if by["cosine"] is not None:
-        parts.append(f"an embedding with a cosine of {number(by['cosine'])} or more to one that")
+        parts.append(f"embeddings with a cosine of {number(by['cosine'])} or more")
     if by["captions"]:
-        parts.append("a caption that")
+        parts.append("a caption in common")
     return ", or ".join(parts)
 
 

@@ -17,13 +17,14 @@ _AT_ONCE = 16
 
 
 def exported(view: View, sample: str, key: str) -> tuple[str, dict[str, Any]] | None:
-    """Whether a sample was exported (kept) or could not be (failed), and the facts of it; None: neither."""
+    """Whether a sample was exported (kept), left out (rejected, held) or could not be (failed), and the facts of it."""
     dataset = view.dataset
     for shard in _likely_first(dataset, view.shards(Stage.FINAL), key, sample):
-        for outcome, table in (("kept", "samples"), ("failed", "rejects")):
+        for table in ("samples", "rejects"):
             found = rows(dataset, shard, Step.FINAL, table, sample).to_pylist()
             if found:
-                return outcome, {**plain(found[0]), **_places(dataset, shard, sample)}
+                facts = plain(found[0])
+                return facts.pop("outcome", "kept"), {**facts, **_places(dataset, shard, sample)}
     return None
 
 
@@ -34,8 +35,8 @@ def _places(dataset: Dataset, shard: Shard, sample: str) -> dict[str, Any]:
     places = [
         {
             **plain(row),
-            "sha256": files[row["file"]]["sha256"],
-            "bytes": files[row["file"]]["bytes"],
+            # A picture in a file of its own, which MANIFEST.json does not name, is told above.
+            **{name: files[row["file"]][name] for name in ("sha256", "bytes") if row["file"] in files},
             "location": dataset.store.locate(f"{prefix}/{row['file']}"),
         }
         for row in rows(dataset, shard, Step.FINAL, "places", sample).to_pylist()

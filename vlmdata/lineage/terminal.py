@@ -223,9 +223,10 @@ def _final(facts: Row, rules: Sequence[Row]) -> Iterator[Line]:
         )
         yield Line("sha256", facts["sha256"])
     for place in facts.get("places", ()):
-        where = "row" if place["format"] == "parquet" else "at"
-        yield Line(place["format"], f"{place['file']}, {where} {place['offset']:,}; its sha256 {place['sha256']}")
-    yield from _reason(facts, ("code", "detail"))
+        where = "row" if place["format"] in ("parquet", "lance") else "at"
+        digest = f"; its sha256 {place['sha256']}" if "sha256" in place else ""
+        yield Line(place["format"], f"{place['file']}, {where} {place['offset']:,}{digest}")
+    yield from _reason(facts, ("code", "value", "bound", "detail"))
     yield from map(_caption, facts.get("captions not kept", ()))
 
 

@@ -49,6 +49,11 @@ _MEANINGS = {
     "unverified_language": Meaning("No model knows the language"),
     "language_contradicted": Meaning("Text is in another language than it says"),
     "not_embedded": Meaning("Could not be embedded"),
+    "contaminated": Meaning("Picture of an evaluation set"),
+    "split_conflict": Meaning("Close to samples of two splits"),
+    "below_top": Meaning("Not among the best by score", "score"),
+    "weight": Meaning("Not drawn"),
+    "cap": Meaning("More than its group may have"),
     "export_failed": Meaning("Could not be exported"),
 }
 

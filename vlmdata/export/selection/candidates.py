@@ -85,11 +85,14 @@ class Candidates:
             return deciles(self.scores)
         return self.rows[dimension].combine_chunks()
 
-    def looks(self, quality: QualityConfig) -> list[Callable[[], Vectors]]:
-        """Read the embeddings of each shard's samples by the default judge, (k, dim)."""
+    def looks(self, quality: QualityConfig) -> list[tuple[int, Callable[[], Vectors]]]:
+        """How many samples each shard has, and what reads their embeddings by the default judge, (k, dim)."""
         judge, starts = judges(quality).default, np.cumsum([0, *self.counts])
         return [
-            partial(image_vectors, self.dataset, shard, judge, self.rows["id"].slice(start, count), quality.device)
+            (
+                count,
+                partial(image_vectors, self.dataset, shard, judge, self.rows["id"].slice(start, count), quality.device),
+            )
             for shard, start, count in zip(self.shards, starts.tolist(), self.counts, strict=False)
         ]
 

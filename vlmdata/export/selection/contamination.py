@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from vlmdata.config import Decontamination
 from vlmdata.export.selection.benchmark_list import ROWS, BenchmarkList
-from vlmdata.export.selection.kin import Flags, Hashes, Positions, Vectors
+from vlmdata.export.selection.kin import Blocks, Flags, Hashes, Positions, Vectors
 from vlmdata.filtering.near_duplicates import nearest_within
 
 
@@ -54,10 +54,10 @@ class Benchmarks:
         distance[known] = bits
         return Found(row, distance, np.full(len(hashes), float(config.max_distance)))
 
-    def by_look(self, found: Found, blocks: Sequence[Callable[[], Vectors]], at_least: float) -> None:
+    def by_look(self, found: Found, blocks: Blocks, at_least: float) -> None:
         """Add to what hashes found whoever looks like one of theirs; the most alike counts."""
         start = 0
-        for read in blocks:
+        for _, read in blocks:
             vectors = read()
             row, most = np.full(len(vectors), -1, np.int64), np.full(len(vectors), at_least)
             for first, theirs in self._vectors():

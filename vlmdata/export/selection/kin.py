@@ -134,15 +134,18 @@ def by_caption(owners: Positions, texts: pa.ChunkedArray, newcomer: Flags) -> It
     yield np.repeat(owners[first], np.diff(np.append(first, len(words)))), owners
 
 
-def by_look(blocks: Sequence[Callable[[], Vectors]], newcomer: Flags, at_least: float, device: str) -> Iterator[Edges]:
+Blocks = Sequence[tuple[int, Callable[[], Vectors]]]
+"""How many pictures a part has, and what reads their embeddings: float32 (k, d), L2-normalised, NaN for none."""
+
+
+def by_look(blocks: Blocks, newcomer: Flags, at_least: float, device: str) -> Iterator[Edges]:
     """Pairs of which one is a newcomer, and whose embeddings have at least this cosine: every such pair.
 
     It takes a multiplication for each newcomer and picture, so the first night of
     a large set is long: 100,000 pictures are about a minute on two cores.
 
     Args:
-        blocks: Read the embeddings of a part of the pictures, float32 (k, d), L2-normalised, NaN where there is
-            none; one after the other they are those of all n.
+        blocks: One after the other all n pictures.
         newcomer: bool (n,).
         at_least: Above 0.
         device: Of torch, where the cosines are computed.
@@ -152,25 +155,27 @@ def by_look(blocks: Sequence[Callable[[], Vectors]], newcomer: Flags, at_least: 
     def on_device(vectors: Vectors) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(vectors)).to(device)
 
-    start, rows, held = 0, [np.zeros(0, np.int64)], []
-    for at, read in enumerate(blocks):
-        vectors = read()
-        new = np.flatnonzero(newcomer[start : start + len(vectors)])
-        rows.append(start + new)
-        held.append(vectors[new])
-        start += len(vectors)
+    start, rows, held = 0, list[Positions](), list[Vectors]()
+    for at, (count, read) in enumerate(blocks):
+        new = np.flatnonzero(newcomer[start : start + count])
+        if len(new):
+            rows.append(start + new)
+            held.append(read()[new])
+        start += count
         if at + 1 < len(blocks) and sum(map(len, rows)) < _NEWCOMERS_AT_ONCE:
+            continue
+        if not held:
             continue
         ours, own = np.concatenate(rows), np.concatenate(held)
         here = on_device(own)
-        for first, theirs in _each(blocks, read_already=(at, vectors)):
+        for first, theirs in _others(blocks, newcomer, int(ours[-1])):
             near = (here @ on_device(theirs).T >= at_least - _ROUNDING).nonzero().cpu().numpy()
             one, other = ours[near[:, 0]], first + near[:, 1]
             # Of two newcomers the later one finds the earlier; whom a later part holds finds these.
             near = near[(one > other) | ~newcomer[other]]
             alike = near[exact_cosines(own[near[:, 0]], theirs[near[:, 1]]) >= at_least]
             yield ours[alike[:, 0]], first + alike[:, 1]
-        rows, held = [np.zeros(0, np.int64)], []
+        rows, held = [], []
 
 
 def exact_cosines(one: Vectors, other: Vectors) -> npt.NDArray[np.float64]:
@@ -179,10 +184,11 @@ def exact_cosines(one: Vectors, other: Vectors) -> npt.NDArray[np.float64]:
     return cosines
 
 
-def _each(blocks: Sequence[Callable[[], Vectors]], read_already: tuple[int, Vectors]) -> Iterator[tuple[int, Vectors]]:
-    """Every block with the position of its first picture."""
-    first, (known, vectors) = 0, read_already
-    for at, read in enumerate(blocks):
-        found = vectors if at == known else read()
-        yield first, found
-        first += len(found)
+def _others(blocks: Blocks, newcomer: Flags, last: int) -> Iterator[tuple[int, Vectors]]:
+    """The blocks that newcomers up to the `last` are compared with, each with the position of its first picture."""
+    first = 0
+    for count, read in blocks:
+        # Newcomers that come later find these themselves.
+        if first <= last or not newcomer[first : first + count].all():
+            yield first, read()
+        first += count

@@ -96,7 +96,7 @@ class _Looks:
     """All embeddings at hand, for pairs that are met in any order."""
 
     def __init__(self, found: Candidates, quality: QualityConfig) -> None:
-        self._vectors = np.concatenate([read().astype(np.float16) for read in found.looks(quality)])
+        self._vectors = np.concatenate([read().astype(np.float16) for _, read in found.looks(quality)])
 
     def cosine(self, one: Positions, other: Positions) -> npt.NDArray[np.float32]:
         """Of each pair (m,)."""

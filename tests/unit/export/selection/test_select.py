@@ -11,17 +11,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
+from expectations.final import across
+from expectations.gate import check_stage
 from vlmdata.checkpoint import Counts
-from vlmdata.errors import ConfigError
+from vlmdata.errors import ConfigError, GateFailed
 from vlmdata.export.selection.benchmark_list import write_list
 from vlmdata.export.selection.check import check_selection
 from vlmdata.export.selection.make_list import make_list
 from vlmdata.export.verify import verify
 from vlmdata.forgetting.forget import forget
 from vlmdata.forgetting.who import Asked
-from vlmdata.layout import Step
+from vlmdata.layout import Stage, Step
 from vlmdata.versions.again import export_again
 from vlmdata.versions.version import Version
 
@@ -86,6 +90,7 @@ def test_splits_have_files_of_their_own_and_nobody_changes(growing: Callable[...
     second = set_.publish()
     after = splits(set_, second)
     assert {key: split for key, split in after.items() if key in before} == before
+    assert check_stage(set_.dataset, second.exported, Stage.FINAL, set_.config) == []
     joined = {key: split for key, split in after.items() if key not in before}
     assert len(joined) > 10, "but for those whose hash is the same"
     assert joined == {key: before[key.replace("b", "a", 1)] for key in joined}
@@ -239,3 +244,30 @@ def test_who_is_forgotten_leaves_the_selection(growing: Callable[..., Any], pict
     after = set_.publish()
     assert not {out, inside} & {*splits(set_, after), *left_out(set_, after)}
     accounts_hold(set_, after, 10)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["train", "test", "validation"]), st.integers(0, 255)), max_size=30))
+def test_the_gate_finds_whoever_is_close_to_one_of_another_split(rows: list[tuple[str, int]]) -> None:
+    names, hashes = pa.chunked_array([[name for name, _ in rows]]), [value for _, value in rows]
+    found = across(names.cast(pa.string()), pa.chunked_array([hashes]).cast(pa.uint64()), 2)
+    pairs = {
+        (at, to)
+        for at, (one, first) in enumerate(rows)
+        for to, (other, second) in enumerate(rows)
+        if one != other and (first ^ second).bit_count() <= 2
+    }
+    assert {(at, to) for at, to in enumerate(found.tolist()) if to >= 0} <= pairs
+    assert bool(pairs) == bool((found >= 0).any())
+
+
+def test_the_gate_s_rule_is_broken_by_a_leak(growing: Callable[..., Any], pictures: Any) -> None:
+    files = {f"a{n:02d}.png": pictures.png(n) for n in range(8)} | {
+        f"b{n:02d}.png": like(pictures.png(n)) for n in range(8)
+    }
+    careless = export(split_by={"max_distance": None, "cosine": None})
+    set_ = growing(files, **careless)
+    version = set_.publish()
+    careful = set_.config.model_copy(update={"export": growing({}, **export()).config.export})
+    with pytest.raises(GateFailed, match="no_split_leaks"):
+        check_stage(set_.dataset, version.exported, Stage.FINAL, careful)

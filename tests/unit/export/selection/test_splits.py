@@ -143,7 +143,7 @@ def test_looks_are_compared_across_all_blocks(seed: int, sizes: list[int], at_on
     newcomer = rng.random(count) < 0.6
     starts = np.cumsum([0, *sizes])
     blocks = [
-        (lambda start=start, size=size: vectors[start : start + size])
+        (size, lambda start=start, size=size: vectors[start : start + size])
         for start, size in zip(starts.tolist(), sizes, strict=False)
     ]
     with pytest.MonkeyPatch.context() as patch:
