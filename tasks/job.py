@@ -6,6 +6,7 @@ import functools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from prefect.cache_policies import NO_CACHE
@@ -99,6 +100,11 @@ SHARD: dict[str, Any] = {
 
 ONCE: dict[str, Any] = {**SHARD, "retries": 1}
 """Settings of a task that runs once in a build."""
+
+
+def address_of(page: str) -> str:
+    """Where a browser finds a page of a run: a file's address, or the store's own."""
+    return Path(page).as_uri() if Path(page).is_absolute() else page
 
 
 def artifact_key(job: Job, name: str) -> str:

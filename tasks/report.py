@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from prefect import get_run_logger, task
 from prefect.artifacts import create_link_artifact
 
-from tasks.job import ONCE, Job, artifact_key
+from tasks.job import ONCE, Job, address_of, artifact_key
 from vlmdata.layout import REPORT
 from vlmdata.report.make import make_report
 
@@ -23,8 +21,9 @@ def write_report(job: Job) -> str | None:
     except Exception as error:
         get_run_logger().info(f"no report: {' '.join(str(error).split()) or type(error).__name__}")
         return None
-    link = Path(page).as_uri() if Path(page).is_absolute() else page
     command = f"vlmdata report --serve --store {job.config.store} --dataset {job.config.dataset}"
     told = f"`{page}`; over all samples: `{command}`"
-    create_link_artifact(key=artifact_key(job, "report"), link=link, link_text="The report", description=told)
+    create_link_artifact(
+        key=artifact_key(job, "report"), link=address_of(page), link_text="The report", description=told
+    )
     return page

@@ -12,7 +12,7 @@ from expectations.docs import write_docs
 from expectations.gate import check_gates, check_run, check_stage
 from expectations.verdict import recorded
 from tasks import pace
-from tasks.job import ONCE, Job, artifact_key, dataset_of, named_failures
+from tasks.job import ONCE, Job, address_of, artifact_key, dataset_of, named_failures
 from vlmdata import runs
 from vlmdata.checkpoint import Shard, encode_parquet
 from vlmdata.config import BuildConfig
@@ -102,7 +102,7 @@ def check_retrieval(job: Job, shards: Sequence[Shard]) -> None:
     job.run.record("retrieval", found.record())
     job.run.attach(RANKS_FILE, encode_parquet(found.drawn))
     page = job.run.attach("retrieval.html", worst_page(job.dataset, shards, found))
-    told = f"{found.sentence}\n\nThe worst pairs: `{page}`"
+    told = f"{found.sentence}\n\n[The worst pairs]({address_of(page)}): `{page}`"
     create_markdown_artifact(key=artifact_key(job, "retrieval"), markdown=told, description="The retrieval check")
     rows = [
         {"by": by, "name": str(row["name"]), "images": row["images"], "missed": f"{row['miss_rate']:.1%}"}
@@ -183,7 +183,7 @@ def _show_gates(job: Job) -> list[str]:
     """Put the page of all rules beside the run, and name it in Prefect; returns what did not hold."""
     page = write_docs(job.run)
     if page:
-        told = f"Every rule, what it asked and what it saw: `{page}`"
+        told = f"[Every rule, what it asked and what it saw]({address_of(page)}): `{page}`"
         create_markdown_artifact(key=artifact_key(job, "gates"), markdown=told, description="The gates")
     return [verdict.sentence for verdict in recorded(job.run) if not verdict.held]
 
