@@ -10,6 +10,7 @@
     ├── BuildIncomplete           4   done in part: a rerun does what is left
     │   ├── Overtaken                 another run published meanwhile
     │   └── HeldByOther               another night is under way
+    ├── Diverged                  1   a training's loss is no number any more
     └── BrokenInvariant           1   the accounts do not add up: a defect of ours
 
 The number is the exit code of the command line. A message is one line that
@@ -17,6 +18,8 @@ names the thing, its value, what was expected and what to change.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class VlmdataError(Exception):
@@ -65,6 +68,18 @@ class Overtaken(BuildIncomplete):
 
 class HeldByOther(BuildIncomplete):
     """Another run holds the dataset for the night; a rerun after it has something to do, or nothing."""
+
+
+class Diverged(VlmdataError):
+    """A training's loss is NaN or infinite; its last checkpoint is from before.
+
+    Attributes:
+        samples: ids of the batch's samples.
+    """
+
+    def __init__(self, message: str, samples: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.samples = list(samples)
 
 
 class BrokenInvariant(VlmdataError):
