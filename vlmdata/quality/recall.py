@@ -93,7 +93,7 @@ def ranks(
 
 
 def alike(texts: Vectors, wording: Sequence[str], same_meaning: float | None = SAME_MEANING) -> npt.NDArray[np.bool_]:
-    """Which captions say the same (n, n): the same words, or embeddings of that cosine (None: words alone); itself too."""
+    """Which captions say the same (n, n), itself too: by words, or by a cosine of embeddings (None: words alone)."""
     _, same = np.unique([plain(text) for text in wording], return_inverse=True)
     found: npt.NDArray[np.bool_] = same[:, None] == same[None, :]
     if same_meaning is not None:

@@ -36,8 +36,8 @@ def _warmup(share: float) -> float:
     low, high = WARMUP
     if not low <= share <= high:
         raise ValueError(
-            f"a share of the steps from {low:.2f} to {high:.2f}: a shorter warmup lets the first, noisy steps undo what "
-            "the weights know, a longer one wastes steps at rates that teach little"
+            f"a share of the steps from {low:.2f} to {high:.2f}: a shorter warmup lets the first, noisy steps undo"
+            " what the weights know, a longer one wastes steps at rates that teach little"
         )
     return share
 
@@ -63,7 +63,7 @@ class StageConfig(Section):
     )
     base_lr: PositiveFloat | None = Field(
         default=None,
-        description="Highest rate of the stage; null: base_lr, and a tenth of it where a pretrained vision tower learns.",
+        description="Its highest rate; null: base_lr, or a tenth of it where a pretrained vision tower learns.",
     )
 
     @model_validator(mode="after")
@@ -110,14 +110,14 @@ class TrainConfig(Section):
     model: str = Field(description="starter, starter-multilingual, an open_clip name, hf-hub:…, or a folder.")
     pretrained: str | None = Field(
         default=None,
-        description="A tag or a local weights file; null: what the model or folder has, else from scratch.",
+        description="A tag or a local weights file; null: what a starter or folder has, else new ones.",
     )
     batch_per_device: PositiveInt = Field(
         default=64, description="Pairs that go through the model at once, on each device."
     )
     effective_batch: PositiveInt | None = Field(
         default=None,
-        description="Pairs that the loss sets against each other: batch_per_device x devices x chunks; null: one chunk.",
+        description="Pairs set against each other: batch_per_device x devices x chunks; null: one chunk.",
     )
     allow_small_batch: bool = Field(
         default=False, description=f"Allow an effective batch under {SMALLEST_BATCH}.", json_schema_extra=OPERATIONAL
@@ -150,7 +150,7 @@ class TrainConfig(Section):
     )
     caption_weights: dict[str, NonNegativeFloat] = Field(
         default_factory=dict,
-        description="How often a caption is drawn, by language (en: 1, de: 0.5); * names every other; empty: all alike.",
+        description="How often a caption is drawn, by language ({en: 1, de: 0.5}); * is every other; empty: alike.",
     )
     validation_share: float = Field(
         default=0.05, gt=0, lt=1, description="Held out by a hash of the sample's id, where the data has no splits."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -80,7 +80,7 @@ def check_trackers(names: Sequence[str]) -> None:
 
 def open_trackers(names: Sequence[str], out: Path, step: int, settings: dict[str, Any]) -> list[Tracker]:
     """The trackers of these names, for a run that is at `step`."""
-    makers = {"tensorboard": _TensorBoard, "wandb": _WeightsAndBiases}
+    makers: dict[str, Callable[..., Tracker]] = {"tensorboard": _TensorBoard, "wandb": _WeightsAndBiases}
     return [makers[name](out, step, settings) for name in names]
 
 

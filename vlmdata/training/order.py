@@ -59,7 +59,8 @@ def batches(shards: Sequence[Rows], seed: int, epoch: int, buffer: int, size: in
 
 def part_of(batch: Rows, rank: int, devices: int) -> Rows:
     """The part of a batch that a device reads."""
-    return batch.reshape(devices, -1)[rank]
+    part: Rows = batch.reshape(devices, -1)[rank]
+    return part
 
 
 def sample_draw(seed: int, epoch: int, row: int) -> np.random.Generator:

@@ -31,6 +31,7 @@ INDEX = pa.schema(
         pa.field("offset", pa.int64(), nullable=False),
         pa.field("size", pa.int64(), nullable=False),
         pa.field("captions", pa.list_(pa.string()), nullable=False),
+        pa.field("languages", pa.list_(pa.string()), nullable=False),
         pa.field("weights", pa.list_(pa.float32()), nullable=False),
         pa.field(
             "sided", pa.bool_(), nullable=False, metadata={"note": "a caption says left or right: never mirrored"}
@@ -40,8 +41,9 @@ INDEX = pa.schema(
 )
 # In the languages that most captions are in; words alone, so that "leftovers" are none.
 _SIDES = (
-    r"\b(left|right|lefthand|righthand|leftmost|rightmost|links|linke[nrms]?|rechts|rechte[nrms]?|gauche|droite|izquierd[ao]"
-    r"|derech[ao]|sinistr[ao]|destr[ao]|esquerd[ao]|direit[ao]|лев\w*|слева|прав(?:ая|ый|ой|ую|ом|ее)|справа)\b|[左右]|왼쪽|오른쪽"
+    r"\b(left|right|lefthand|righthand|leftmost|rightmost|links|linke[nrms]?|rechts|rechte[nrms]?|gauche|droite"
+    r"|izquierd[ao]|derech[ao]|sinistr[ao]|destr[ao]|esquerd[ao]|direit[ao]|слева|справа|лев(?:ый|ая|ой|ую|ом)"
+    r"|прав(?:ый|ая|ой|ую|ом))\b|[左右]|왼쪽|오른쪽"
 )
 
 
@@ -139,27 +141,33 @@ def _pairs(
         if missing:
             left_out["missing"] += 1
             continue
-        texts, weights = _drawable(captions, config.caption_weights)
-        if not texts:
+        drawable = _drawable(captions, config.caption_weights)
+        if not drawable:
             left_out["no_caption"] += 1
             continue
         split = _held_out(key, config.validation_share) if held_out else tar.split
+        texts, languages, weights = zip(*drawable, strict=True)
         yield {
-            **{"id": key, "tar": number, "offset": offset, "size": size, "captions": texts, "weights": weights},
-            "sided": says_a_side([caption["text"] for caption in captions]),
+            "id": key,
+            "tar": number,
+            "offset": offset,
+            "size": size,
+            "captions": texts,
+            "languages": languages,
+            "weights": weights,
+            "sided": says_a_side([caption["text"] or "" for caption in captions]),
             "split": split,
         }
 
 
-def _drawable(captions: Sequence[dict[str, Any]], by_language: dict[str, float]) -> tuple[list[str], list[float]]:
-    """The captions that may be drawn, and their weights; some text, and a weight above 0."""
+def _drawable(captions: Sequence[dict[str, Any]], by_language: dict[str, float]) -> list[tuple[str, str | None, float]]:
+    """The captions that may be drawn, each text, language and weight: some text, and a weight above 0."""
     found = []
     for caption in captions or ():
-        if (caption["text"] or "").strip():
-            weight = caption_weight(caption["lang"], by_language)
-            if weight > 0:
-                found.append((caption["text"], weight))
-    return [text for text, _ in found], [weight for _, weight in found]
+        weight = caption_weight(caption["lang"], by_language)
+        if weight > 0 and (caption["text"] or "").strip():
+            found.append((caption["text"], caption["lang"], weight))
+    return found
 
 
 def caption_weight(language: str | None, by_language: dict[str, float]) -> float:

@@ -98,7 +98,8 @@ def stages_of(config: TrainConfig, samples: int, effective: int, *, from_scratch
 def _peak(config: TrainConfig, stage: StageConfig, number: int, *, from_scratch: bool) -> float:
     gently = stage.vision == "trained" and not from_scratch
     peak = stage.base_lr or config.base_lr * (VISION_SHARE if gently else 1)
-    if peak <= LAST_RATE:
+    # A tenth of 1e-5 is a little above 1e-6, as computers reckon.
+    if peak <= LAST_RATE * (1 + 1e-9):
         why = f" (base_lr / {1 / VISION_SHARE:.0f}, as its vision tower learns)" if gently and not stage.base_lr else ""
         raise ConfigError(
             f"stages.{number - 1}: its rate {peak:g}{why} is not above {LAST_RATE:g}, which it decays to;"

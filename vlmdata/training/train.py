@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmdata.errors import ConfigError
 from vlmdata.store import LocalStore
+from vlmdata.training.alignment import check_alignment
 from vlmdata.training.batch import Batch, batch_of
 from vlmdata.training.card import write_card
 from vlmdata.training.config import TrainConfig
@@ -65,7 +66,7 @@ def _train(config: TrainConfig, here: Place) -> dict[str, Any]:
             f"out = {config.out!r}: was trained with an effective batch of {before['batch']['effective']}, and this"
             f" would be {batch.effective}; set effective_batch, or give another out"
         )
-    return _run(config, here, batch, learned, samples, stages)
+    return _run(config, here, batch, learned, samples, stages, before)
 
 
 def _opened(config: TrainConfig, here: Place) -> Samples:
@@ -86,7 +87,7 @@ def _opened(config: TrainConfig, here: Place) -> Samples:
 
 
 def _run(
-    config: TrainConfig, here: Place, batch: Batch, learned: Learner, samples: Samples, stages: list[Stage]
+    config: TrainConfig, here: Place, batch: Batch, learned: Learner, samples: Samples, stages: list[Stage], before: Any
 ) -> dict[str, Any]:
     from vlmdata.training.engine.checkpoints import checkpoints, load_state
     from vlmdata.training.engine.devices import hardware, precision_on
@@ -94,6 +95,8 @@ def _run(
     from vlmdata.training.engine.pair import Pair
 
     out = Path(config.out)
+    pairs = _pairs(config, learned, samples)
+    aligned = check_alignment(config, pairs) if here.first and before is None and samples.manifest is None else None
     precision, why = precision_on(here.device, config.precision)
     story = story_of(
         config,
@@ -108,16 +111,19 @@ def _run(
     trackers: list[Tracker] = open_trackers(config.trackers, out, step, story) if here.first else []
     log = Log(out if here.first else out / f"rank-{here.rank}", step, trackers)
     pair = Pair(learned.parts.model, low_precision=precision == "bf16", device=here.device).to(here.device)
-    pairs = _pairs(config, learned, samples)
     training = Training(config, here, batch, stages, learned, pair, pairs, log, story["run"])
     try:
         if here.first:
             put_story(out, {**story, "finished": False})
             for sentence in _first_sentences(config, samples, batch, training, precision, why, step):
                 log.say(sentence)
+            if aligned:
+                log.say(aligned)
         training.finish()
         story |= {
-            **{"finished": True, "steps": training.steps, "evaluations": training.evaluations},
+            "finished": True,
+            "steps": training.steps,
+            "evaluations": training.evaluations,
             "warnings": read_warnings(out),
         }
         if here.first:
@@ -152,7 +158,8 @@ def _first_sentences(
     )
     said = [
         f"goes on after step {step}" if step else f"begins: {config.model}, seed {config.seed}",
-        f"data: {train_rows:,} pairs to train on, {held:,} to measure with, {by}; left out: {samples.left_out or 'none'}",
+        f"data: {train_rows:,} pairs to train on, {held:,} to measure with, {by}",
+        f"left out: {samples.left_out or 'none'}",
         f"batch: {batch}; {left:,} pairs of each epoch are left over, others each time",
         f"precision: {precision}, for {why}; similarity matrix and loss in fp32",
         f"loss: {config.loss}; logit_scale is kept at 100 or below",

@@ -36,7 +36,7 @@ def backward(net: Any, pair: Pair, chunks: Sequence[Chunk], loss: Loss) -> Losse
     if len(chunks) == 1:
         images, texts, scale, bias = net(*chunks[0])
         found = loss(images, texts, scale, bias)
-        found.total.backward()
+        torch.autograd.backward(found.total)
         return found
     states, images, texts = _embed(pair, chunks)
     scale = pair.model.logit_scale.detach().exp().requires_grad_()
@@ -44,7 +44,7 @@ def backward(net: Any, pair: Pair, chunks: Sequence[Chunk], loss: Loss) -> Losse
     found = loss(images, texts, scale, bias)
     # With a loss that is no number there is nothing to pass on; the caller stops.
     if torch.isfinite(found.total):
-        found.total.backward()
+        torch.autograd.backward(found.total)
         _replay(net, pair, chunks, states, _Cached(images.grad, texts.grad, scale.grad, _grad(bias)))
     return found
 
@@ -103,7 +103,7 @@ def _replay(net: Any, pair: Pair, chunks: Sequence[Chunk], states: Sequence[_Ran
             ]
             if last:
                 parts += [(one * g).sum() for one, g in ((scale, cached.scale), (bias, cached.bias)) if g is not None]
-            sum(parts[1:], parts[0]).backward()
+            torch.autograd.backward(sum(parts[1:], parts[0]))
         start = stop
     after.restore()
 

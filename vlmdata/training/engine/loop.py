@@ -18,6 +18,7 @@ from vlmdata.training.engine import checkpoints
 from vlmdata.training.engine.devices import Place
 from vlmdata.training.engine.evaluation import evaluate
 from vlmdata.training.engine.losses import loss_of
+from vlmdata.training.engine.memory import checkpoint_gradients
 from vlmdata.training.engine.models import Learner, load_weights, save_folder, state_of
 from vlmdata.training.engine.pair import TEXT, VISION, Frozen, Pair, let_learn, set_modes
 from vlmdata.training.engine.step import Stepper, optimizer_for
@@ -85,8 +86,11 @@ class Training:
         found = checkpoints.checkpoints(self.out)
         if not found:
             return None
-        load_weights(self.learner.parts.model, found[-1])
         state = checkpoints.load_state(found[-1])
+        if self.learner.adapters:
+            self.learner.parts.model.load_state_dict(state["with_adapters"])
+        else:
+            load_weights(self.learner.parts.model, found[-1])
         self.step, self.evaluations = int(state["step"]), list(state["evaluations"])
         return state
 
@@ -97,6 +101,7 @@ class Training:
         fixed = set_modes(model, learns, fixed_norms=self.batch.chunks > 1 or self.batch.devices > 1)
         frozen = Frozen(model)
         self._say(f"{stage}; {frozen.count} tensors frozen, {fixed} batch-norm layers with fixed statistics")
+        self._say(self._memory())
         optimizer, parameters = optimizer_for(model, self.config.weight_decay)
         if resumed is not None:
             optimizer.load_state_dict(resumed["optimizer"])
@@ -115,6 +120,18 @@ class Training:
         progress.done(bar, (self.step - stage.first_step) * self.batch.effective)
         self._steps(stage, stepper, frozen, bar)
         progress.end(bar)
+
+    def _memory(self) -> str:
+        parts = self.learner.parts
+        size = parts.preprocess["size"]
+        return checkpoint_gradients(
+            self.pair,
+            self.config.gradient_checkpointing,
+            self.batch.per_device,
+            int(parts.tokenizer.context_length),
+            size if isinstance(size, int) else size[0],
+            self.place.device,
+        )
 
     def _steps(self, stage: Stage, stepper: Stepper, frozen: Frozen, bar: str) -> None:
         loaded = self._loaded(stage)
@@ -189,8 +206,8 @@ class Training:
         if len(recent) == _SMOOTH and mean > self.config.max_imbalance and not self._warned:
             self._warned = True
             self._say(
-                f"Warning: alignment drift by step {self.step}: the losses of the two directions differ by {mean:.0%} of"
-                f" their mean over {_SMOOTH} steps, more than max_imbalance = {self.config.max_imbalance:g}"
+                f"Warning: alignment drift by step {self.step}: the losses of the two directions differ by"
+                f" {mean:.0%} of their mean over {_SMOOTH} steps, more than max_imbalance = {self.config.max_imbalance:g}"
             )
 
     def _evaluate(self) -> None:
@@ -213,6 +230,9 @@ class Training:
                 "evaluations": self.evaluations,
             }
             model = state_of(self.learner.parts.model)
+            if self.learner.adapters:
+                # The model has them added in: they are learned on from as they stand.
+                state["with_adapters"] = self.learner.parts.model.state_dict()
             checkpoints.save(
                 self.out,
                 self.step,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from vlmdata.models.source import (
 )
 from vlmdata.models.starter.build import Parts
 from vlmdata.training.config import TrainConfig
+from vlmdata.training.engine.adapters import add_adapters, merged
 
 WEIGHTS = PREFERRED_WEIGHTS[0]
 SIGLIP_SCALE, SIGLIP_BIAS = 10.0, -10.0
@@ -38,11 +40,13 @@ class Learner:
         parts: model, tokenizer, preprocessing.
         config: what goes into `open_clip_config.json`.
         from_scratch: whether its weights are new.
+        adapters: layers that have an adapter beside them.
     """
 
     parts: Parts
     config: dict[str, Any]
     from_scratch: bool
+    adapters: int = 0
 
 
 def learner(config: TrainConfig) -> Learner:
@@ -60,7 +64,8 @@ def learner(config: TrainConfig) -> Learner:
         parts, said = load_parts(source), _said(config)
     if config.loss == "siglip":
         said = _with_bias(parts.model, said, from_scratch=from_scratch)
-    return Learner(parts, {**said, "preprocess_cfg": _json(parts.preprocess)}, from_scratch)
+    adapters = add_adapters(parts.model, config.lora) if any(one.text == "lora" for one in config.stages) else 0
+    return Learner(parts, {**said, "preprocess_cfg": _json(parts.preprocess)}, from_scratch, adapters)
 
 
 def _is_from_scratch(config: TrainConfig) -> bool:
@@ -76,11 +81,15 @@ def _new(model: str) -> Parts:
     import open_clip
 
     name = model if model.replace("/", "-") in built_in_configs() else f"local-dir:{model}"
+    # That its weights are new is what is wanted.
+    logging.disable(logging.WARNING)
     try:
         net = open_clip.create_model(name, precision="fp32", device="cpu", load_weights=False)
     except (RuntimeError, ValueError, KeyError, TypeError, AssertionError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"model: {model} cannot be built ({type(error).__name__}: {reason})") from error
+    finally:
+        logging.disable(logging.NOTSET)
     return Parts(net, open_clip.get_tokenizer(name), dict(net.visual.preprocess_cfg))
 
 
@@ -116,7 +125,7 @@ def _with_bias(model: Any, said: dict[str, Any], *, from_scratch: bool) -> dict[
         if from_scratch:
             torch.nn.init.constant_(model.logit_scale, torch.tensor(SIGLIP_SCALE).log().item())
     said = copy.deepcopy(said)
-    said["model_cfg"]["init_logit_bias"] = float(model.logit_bias)
+    said["model_cfg"]["init_logit_bias"] = float(model.logit_bias.detach())
     return said
 
 
@@ -126,7 +135,7 @@ def _json(value: Any) -> Any:
 
 def state_of(model: Any) -> dict[str, torch.Tensor]:
     """The model's tensors on the CPU, each with memory of its own, as safetensors wants them."""
-    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in merged(model).items()}
 
 
 def save_folder(folder: Path, learned: Learner, state: dict[str, torch.Tensor]) -> None:

@@ -135,5 +135,5 @@ class Frozen:
 
 
 def _digest(tensor: Tensor) -> str:
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    flat: Any = tensor.detach().cpu().contiguous().reshape(-1)
     return sha256(memoryview(flat.view(torch.uint8).numpy())).hexdigest() if flat.numel() else ""

@@ -59,8 +59,8 @@ class Stepper:
             group["lr"] = rate
         self.optimizer.step()
         with torch.no_grad():
-            self.pair.model.logit_scale.clamp_(0, math.log(MAX_SCALE))
-        return {**_figures(total, found), "logit_scale": float(self.pair.model.logit_scale.exp()), **norms, "lr": rate}
+            scale = float(self.pair.model.logit_scale.clamp_(0, math.log(MAX_SCALE)).exp())
+        return {**_figures(total, found), "logit_scale": scale, **norms, "lr": rate}
 
     def _moved(self, loaded: Loaded) -> Chunk:
         device = self.place.device
