@@ -2,7 +2,7 @@
 
 Names are those of the modules without `bench_`: download, filter, phash,
 near_duplicates, drop, night, collisions, confirm, flow, rerun, memory, captions, scoring, gates, faults,
-language. Bounds are judged, not enforced: the
+language, training. Bounds are judged, not enforced: the
 exit code is 0 unless a benchmark could not run.
 """
 
@@ -21,7 +21,7 @@ from benchmarks.builds import ROOT, Row
 NAMES = (
     *("download", "filter", "phash", "near_duplicates", "drop", "night", "collisions", "confirm", "flow", "rerun"),
     "memory",
-    *("captions", "scoring", "gates", "faults", "language"),
+    *("captions", "scoring", "gates", "faults", "language", "training"),
 )
 _HOLDS = {">=": operator.ge, "<=": operator.le, "=": operator.eq}
 _HEAD = ("name", "measured", "bound", "verdict", "remark")

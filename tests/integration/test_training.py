@@ -28,12 +28,16 @@ def terms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A small model and a small set with splits."""
     folder = tmp_path_factory.mktemp("training")
     return {
-        **{
-            "data": str(write_export(folder / "set", samples=64, splits=True)),
-            "model": str(model_folder(folder / "m", VIT)),
-        },
-        **{"epochs": 2, "base_lr": 1e-3, "batch_per_device": 8, "effective_batch": 16, "allow_small_batch": True},
-        **{"workers": 1, "trackers": ["tensorboard"], "device": "cpu"},
+        "data": str(write_export(folder / "set", samples=64, splits=True)),
+        "model": str(model_folder(folder / "m", VIT)),
+        "epochs": 2,
+        "base_lr": 1e-3,
+        "batch_per_device": 8,
+        "effective_batch": 16,
+        "allow_small_batch": True,
+        "workers": 1,
+        "trackers": ["tensorboard"],
+        "device": "cpu",
     }
 
 

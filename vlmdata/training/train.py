@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,7 @@ def check(config: TrainConfig) -> None:
         ConfigError: it cannot work.
     """
     check_trackers(config.trackers)
+    batch_of(config, int(os.environ.get("WORLD_SIZE", "1")))
     if "://" in config.out:
         raise ConfigError(f"out = {config.out!r}: expected a folder of this machine; copy it when the training is done")
     LocalStore(config.out, "out").check(create=False)

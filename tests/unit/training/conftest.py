@@ -110,9 +110,18 @@ def configured(tmp_path: Path, vit: Path, export: Path) -> Configured:
 
     def make(**changes: Any) -> TrainConfig:
         base = {
-            **{"data": str(export), "out": str(tmp_path / "out"), "model": str(vit), "epochs": 2, "base_lr": 1e-3},
-            **{"batch_per_device": 8, "allow_small_batch": True, "validation_share": 0.3, "workers": 0},
-            **{"warmup": 0.1, "trackers": [], "device": "cpu"},
+            "data": str(export),
+            "out": str(tmp_path / "out"),
+            "model": str(vit),
+            "epochs": 2,
+            "base_lr": 1e-3,
+            "batch_per_device": 8,
+            "allow_small_batch": True,
+            "validation_share": 0.3,
+            "workers": 0,
+            "warmup": 0.1,
+            "trackers": [],
+            "device": "cpu",
         }
         return TRAIN.parse({**base, **changes})
 

@@ -115,13 +115,13 @@ def test_an_empty_split_is_refused(configured: Configured, tmp_path: Path) -> No
     with pytest.raises(SourceError, match=r"no pair in the validation split .* a larger validation_share"):
         opened(configured, tmp_path, write_export(tmp_path / "set"), validation_share=1e-9)
     alone = write_export(tmp_path / "alone", samples=16, splits=True)
-    with pytest.raises(SourceError, match="no pair in the train split .* give an export with a split 'train'"):
+    with pytest.raises(SourceError, match=r"no pair in the train split .* give an export with a split 'train'"):
         opened(configured, tmp_path, alone)
 
 
 def test_a_folder_without_tars_is_refused_by_the_key_that_names_it(configured: Configured, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SourceError, match="data = .*empty': no .tar file found"):
+    with pytest.raises(SourceError, match=r"data = .*empty': no .tar file found"):
         opened(configured, tmp_path, tmp_path / "empty")
 
 

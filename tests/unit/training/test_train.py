@@ -204,7 +204,7 @@ def test_a_folder_of_another_training_is_refused(configured: Configured, resnet:
     with pytest.raises(ConfigError, match=r"holds a training of other settings \(base_lr was 0.001 and is 0.002\)"):
         train(configured(base_lr=2e-3))
     with pytest.raises(
-        ConfigError, match="its checkpoints are of another architecture: model was .*vit'.* is .*resnet'"
+        ConfigError, match=r"its checkpoints are of another architecture: model was .*vit'.* is .*resnet'"
     ):
         train(configured(model=str(resnet)))
     other = write_export(tmp_path / "other", samples=32)
@@ -217,7 +217,7 @@ def test_weights_of_another_architecture_are_refused(configured: Configured, res
     mixed = tmp_path / "mixed"
     shutil.copytree(resnet, mixed)
     shutil.copy(Path(story["model"]) / "open_clip_model.safetensors", mixed)
-    with pytest.raises(ConfigError, match="model: folder .*mixed does not load as an open_clip model") as caught:
+    with pytest.raises(ConfigError, match=r"model: folder .*mixed does not load as an open_clip model") as caught:
         train(configured(model=str(mixed), out=str(tmp_path / "new")))
     assert "\n" not in str(caught.value)
 

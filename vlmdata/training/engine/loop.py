@@ -207,7 +207,8 @@ class Training:
             self._warned = True
             self._say(
                 f"Warning: alignment drift by step {self.step}: the losses of the two directions differ by"
-                f" {mean:.0%} of their mean over {_SMOOTH} steps, more than max_imbalance = {self.config.max_imbalance:g}"
+                f" {mean:.0%} of their mean over {_SMOOTH} steps, more than max_imbalance ="
+                f" {self.config.max_imbalance:g}"
             )
 
     def _evaluate(self) -> None:
