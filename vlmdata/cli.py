@@ -294,6 +294,41 @@ def train(
 
 
 @app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="An export, such as the raw one: a folder or URL.")],
+    b: Annotated[str, typer.Argument(help="Another one, such as the curated one.")],
+    out: Annotated[str, typer.Option(help="Where models and the result go.")],
+    preset: Annotated[str | None, typer.Option(help="starter, clip-finetune-b32 or lit-multilingual.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Instead of a preset: a training's config file.")] = None,
+    seeds: Annotated[int, typer.Option(help="How often each is trained.")] = 3,
+    held_out: Annotated[str | None, typer.Option(help="The set whose validation split measures; by default B.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value, such as epoch_steps=100.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Train the same preset on two versions of a set, with equal compute, and say which made the better models."""
+    from dataclasses import asdict
+
+    from vlmdata.console import print_lines, progress_bars
+    from vlmdata.training.compare import as_lines
+    from vlmdata.training.compare import compare as carry_out
+    from vlmdata.training.config import TRAIN, load_preset
+    from vlmdata.training.train import check
+
+    if (config is None) == (preset is None):
+        raise ConfigError("compare: expected --preset NAME, or --config FILE")
+    overrides = [f"{key}={json.dumps(value)}" for key, value in (("data", b), ("out", out))] + (set_ or [])
+    read = TRAIN.read(config, overrides) if config else load_preset(str(preset), overrides)
+    check(read)
+    _quiet_libraries(verbose=False)
+    with progress_bars():
+        found = carry_out(read, a, b, seeds, held_out)
+    if as_json:
+        typer.echo(json.dumps(asdict(found), indent=2))
+    else:
+        print_lines(as_lines(found))
+
+
+@app.command()
 def failures(
     store: _Store,
     dataset: _Name,

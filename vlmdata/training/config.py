@@ -95,7 +95,7 @@ class LoraConfig(Section):
     """Adapters of the text tower, for stages of `text: lora`."""
 
     rank: PositiveInt = Field(default=8, description="Rank of an adapter.")
-    alpha: PositiveFloat = Field(default=16, description="Scale of an adapter, over its rank.")
+    alpha: PositiveInt = Field(default=16, description="Scale of an adapter, over its rank.")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout before an adapter.")
 
 
@@ -123,6 +123,9 @@ class TrainConfig(Section):
         default=False, description=f"Allow an effective batch under {SMALLEST_BATCH}.", json_schema_extra=OPERATIONAL
     )
     epochs: PositiveInt | None = Field(default=None, description="Epochs of the one stage, where no stages are named.")
+    epoch_steps: PositiveInt | None = Field(
+        default=None, description="Steps that count as an epoch, whatever the data's size; null: all of it once."
+    )
     base_lr: PositiveFloat = Field(default=1e-4, description="Highest learning rate.")
     warmup: Annotated[float, AfterValidator(_warmup)] = Field(
         default=0.08, description="Share of a stage's steps in which the rate rises to its highest."

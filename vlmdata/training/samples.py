@@ -145,7 +145,7 @@ def _pairs(
         if not drawable:
             left_out["no_caption"] += 1
             continue
-        split = _held_out(key, config.validation_share) if held_out else tar.split
+        split = split_of(key, config.validation_share) if held_out else tar.split
         texts, languages, weights = zip(*drawable, strict=True)
         yield {
             "id": key,
@@ -183,7 +183,7 @@ def says_a_side(captions: Sequence[str]) -> bool:
     return any(re.search(_SIDES, caption, re.IGNORECASE) for caption in captions)
 
 
-def _held_out(key: str, share: float) -> str:
+def split_of(key: str, share: float) -> str:
     """A sample's split by its id alone, whatever else the set holds."""
     drawn = int.from_bytes(sha256(key.encode()).digest()[:8], "big") / 2**64
     return VALIDATION if drawn < share else TRAIN

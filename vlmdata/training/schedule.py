@@ -68,12 +68,13 @@ def stages_of(config: TrainConfig, samples: int, effective: int, *, from_scratch
         ConfigError: a stage's rate is not above what it decays to.
         SourceError: the data has fewer pairs than one batch.
     """
-    steps = samples // effective
-    if not steps:
+    whole = samples // effective
+    if not whole:
         raise SourceError(
             f"data: {samples} pairs to train on, fewer than one effective batch of {effective};"
             " give more data, or a smaller effective_batch (and allow_small_batch: true)"
         )
+    steps = config.epoch_steps or whole
     stages: list[Stage] = []
     for number, stage in enumerate(planned(config, from_scratch=from_scratch), 1):
         before = stages[-1] if stages else None

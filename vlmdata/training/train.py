@@ -152,7 +152,7 @@ def _first_sentences(
     config: TrainConfig, samples: Samples, batch: Batch, training: Training, precision: str, why: str, step: int
 ) -> list[str]:
     train_rows, held = len(samples.rows(TRAIN)), len(samples.rows(VALIDATION))
-    left = train_rows - training.steps_an_epoch * batch.effective
+    left = train_rows - training.steps_a_pass * batch.effective
     by = (
         f"by a hash of the sample's id, {config.validation_share:g} of all"
         if samples.held_out
@@ -162,7 +162,7 @@ def _first_sentences(
         f"goes on after step {step}" if step else f"begins: {config.model}, seed {config.seed}",
         f"data: {train_rows:,} pairs to train on, {held:,} to measure with, {by}",
         f"left out: {samples.left_out or 'none'}",
-        f"batch: {batch}; {left:,} pairs of each epoch are left over, others each time",
+        f"batch: {batch}; {left:,} pairs of each pass over the data are left over, others each time",
         f"precision: {precision}, for {why}; similarity matrix and loss in fp32",
         f"loss: {config.loss}; logit_scale is kept at 100 or below",
         f"read by {workers_for(config.workers)} processes",

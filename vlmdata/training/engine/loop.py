@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,13 @@ class Training:
 
     @property
     def steps_an_epoch(self) -> int:
-        """Whole batches that the train split holds."""
+        """Steps after which it is measured."""
         return self.stages[0].steps // self.stages[0].epochs
+
+    @property
+    def steps_a_pass(self) -> int:
+        """Whole batches that the train split holds."""
+        return len(self.pairs.samples.rows(TRAIN)) // self.batch.effective
 
     def finish(self) -> None:
         """All stages, from where it stands.
@@ -172,10 +178,11 @@ class Training:
         shards = self.pairs.samples.shards(TRAIN)
         config, batch, step = self.config, self.batch, self.step
         while step < stage.end:
-            epoch, within = divmod(step, self.steps_an_epoch)
-            for rows in batches(shards, config.seed, epoch, config.shuffle_buffer, batch.effective, within):
+            number, within = divmod(step, self.steps_a_pass)
+            whole = batches(shards, config.seed, number, config.shuffle_buffer, batch.effective, within)
+            for rows in islice(whole, stage.end - step):
                 mine = part_of(rows, self.place.rank, batch.devices).reshape(batch.chunks, batch.per_device)
-                yield from ([(epoch, int(row)) for row in chunk] for chunk in mine)
+                yield from ([(number, int(row)) for row in chunk] for chunk in mine)
                 step += 1
 
     def _distributed(self) -> Any:

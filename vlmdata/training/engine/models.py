@@ -145,10 +145,10 @@ def save_folder(folder: Path, learned: Learner, state: dict[str, torch.Tensor]) 
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
     (folder / CONFIG_NAME).write_text(json.dumps(learned.config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     text = getattr(learned.parts.model, "text", None)
-    hugging_face = getattr(text, "config", None)
+    hugging_face: Any = getattr(text, "config", None)
     if BUILT_AS not in learned.config and hasattr(hugging_face, "save_pretrained"):
         hugging_face.save_pretrained(folder)
-        tokenizer = getattr(learned.parts.tokenizer, "tokenizer", None)
+        tokenizer: Any = getattr(learned.parts.tokenizer, "tokenizer", None)
         if hasattr(tokenizer, "save_pretrained"):
             tokenizer.save_pretrained(folder)
 
