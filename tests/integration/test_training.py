@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.integration.seaweed import BUCKET, S3
 from tests.unit.training.conftest import VIT, model_folder, write_export
+from vlmdata.store import open_store
 from vlmdata.training.log import read_figures
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 600
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,10 @@ def terms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     }
 
 
+def surroundings() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
 def config_file(folder: Path, terms: dict[str, Any], **changes: Any) -> Path:
     folder.mkdir(exist_ok=True)
     path = folder / "train.yaml"
@@ -58,7 +63,7 @@ def together(config: Path, processes: int) -> list[str]:
 
 
 def done(command: list[str], expected: int = 0) -> subprocess.CompletedProcess[str]:
-    ended = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    ended = subprocess.run(command, env=surroundings(), capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert ended.returncode == expected, ended.stdout + ended.stderr
     return ended
 
@@ -95,7 +100,7 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path, terms: dict[str, A
 def test_a_mistake_ends_all_processes_in_one_line_each(tmp_path: Path, terms: dict[str, Any]) -> None:
     ended = subprocess.run(
         together(config_file(tmp_path, terms, data="./nowhere"), 2),
-        env=ENVIRONMENT,
+        env=surroundings(),
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,
@@ -112,7 +117,7 @@ def test_a_training_killed_at_any_moment_goes_on_as_if_it_had_not_been(tmp_path:
     whole, killed = (config_file(tmp_path / name, terms, **more) for name in ("whole", "killed"))
     done(alone(whole))
     for at in (2, 9):
-        process = subprocess.Popen(alone(killed), env=ENVIRONMENT, stderr=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(alone(killed), env=surroundings(), stderr=subprocess.DEVNULL, start_new_session=True)
         log, start = killed.parent / "out/metrics.jsonl", time.monotonic()
         while not log.is_file() or len(log.read_text().splitlines()) < at:
             assert process.poll() is None, "it ended before it was killed"
@@ -130,6 +135,7 @@ def test_the_command_trains_and_tells(tmp_path: Path, terms: dict[str, Any]) -> 
     config = config_file(tmp_path, terms)
     command = [sys.executable, "-m", "vlmdata.cli", "train", str(config)]
     ended = done(command)
+    assert "Traceback" not in ended.stderr
     assert "Trained 6 steps, effective batch 16 (8 per device × 1 devices × 2 chunks)" in ended.stdout
     assert "image → text: " in ended.stdout
     assert "text → image: " in ended.stdout
@@ -140,3 +146,17 @@ def test_the_command_trains_and_tells(tmp_path: Path, terms: dict[str, Any]) -> 
     assert "warmup = 0.5: expected a share of the steps from 0.05 to 0.10" in refused.stderr
     small = done([*command, "--set", "allow_small_batch=false"], expected=2)
     assert "effective batch = 16: expected 256 or more" in small.stderr
+
+
+def test_an_export_in_a_bucket_trains_as_one_in_a_folder(tmp_path: Path, terms: dict[str, Any], s3: S3) -> None:
+    store = open_store(f"s3://{BUCKET}/export")
+    for path in Path(terms["data"]).rglob("*"):
+        if path.is_file():
+            store.put(path.relative_to(terms["data"]).as_posix(), path.read_bytes())
+    here, there = config_file(tmp_path / "here", terms), config_file(tmp_path / "there", terms, data=store.url)
+    done(alone(here))
+    done(alone(there))
+    assert [line["loss"] for line in steps(there.parent)] == [line["loss"] for line in steps(here.parent)]
+    store.replace("webdataset/train-00001.tar", b"damaged")
+    refused = done(alone(config_file(tmp_path / "damaged", terms, data=store.url)), expected=2)
+    assert "7 bytes, MANIFEST.json says" in refused.stderr

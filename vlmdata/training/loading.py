@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from multiprocessing.util import Finalize
 from typing import IO, Any
 
 import numpy as np
@@ -138,7 +140,7 @@ def load(pairs: Pairs, keys: Iterator[list[Key]], workers: int, *, pin: bool) ->
         num_workers=workers,
         collate_fn=_as_it_is,
         prefetch_factor=4 if workers else None,
-        worker_init_fn=_one_thread if workers else None,
+        worker_init_fn=_as_a_worker if workers else None,
     )
     for batch in loader:
         if isinstance(batch, VlmdataError):
@@ -158,8 +160,14 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _one_thread(worker: int) -> None:
-    """Workers stand beside each other: each has one core."""
+def _as_a_worker(worker: int) -> None:
+    """Workers stand beside each other: each has one core.
+
+    One that is done ends at once. What other libraries of the parent would do
+    at its end waits for threads that a fork does not copy.
+    """
     import torch
 
     torch.set_num_threads(1)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    Finalize(None, os._exit, args=(0,), exitpriority=0)

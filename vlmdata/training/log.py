@@ -57,6 +57,22 @@ class Log:
             tracker.close()
 
 
+class Silent(Log):
+    """That of a process that is not the first: nobody reads it."""
+
+    def __init__(self) -> None:
+        pass
+
+    def figures(self, step: int, kind: str, figures: Figures) -> None:
+        pass
+
+    def say(self, sentence: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 def read_figures(out: Path) -> list[dict[str, Any]]:
     """All lines of figures."""
     with (out / METRICS).open(encoding="utf-8") as file:

@@ -14,7 +14,7 @@ from vlmdata.training.card import write_card
 from vlmdata.training.config import TrainConfig
 from vlmdata.training.curves import draw_curves
 from vlmdata.training.loading import Pairs, workers_for
-from vlmdata.training.log import Log, Tracker, check_trackers, open_trackers, read_warnings
+from vlmdata.training.log import Log, Silent, Tracker, check_trackers, open_trackers, read_warnings
 from vlmdata.training.samples import TRAIN, VALIDATION, Samples, open_samples
 from vlmdata.training.schedule import Stage, stages_of
 from vlmdata.training.story import check_same, put_story, read_story, story_of
@@ -111,7 +111,7 @@ def _run(
     there = checkpoints(out)
     step = int(load_state(there[-1])["step"]) if there else 0
     trackers: list[Tracker] = open_trackers(config.trackers, out, step, story) if here.first else []
-    log = Log(out if here.first else out / f"rank-{here.rank}", step, trackers)
+    log = Log(out, step, trackers) if here.first else Silent()
     pair = Pair(learned.parts.model, low_precision=precision == "bf16", device=here.device).to(here.device)
     training = Training(config, here, batch, stages, learned, pair, pairs, log, story["run"])
     try:
