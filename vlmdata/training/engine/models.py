@@ -84,7 +84,7 @@ def _new(model: str) -> Parts:
     # That its weights are new is what is wanted.
     logging.disable(logging.WARNING)
     try:
-        net = open_clip.create_model(name, precision="fp32", device="cpu", load_weights=False)
+        net = open_clip.create_model(name, precision="fp32", device="cpu", load_weights=False, pretrained_text=False)
     except (RuntimeError, ValueError, KeyError, TypeError, AssertionError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"model: {model} cannot be built ({type(error).__name__}: {reason})") from error
