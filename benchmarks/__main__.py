@@ -19,7 +19,7 @@ from benchmarks.builds import ROOT, Row
 NAMES = (
     *("download", "filter", "phash", "near_duplicates", "drop", "night", "collisions", "confirm"),
     *("export", "resize", "report", "flow", "rerun", "memory"),
-    *("captions", "scoring", "gates", "faults", "language"),
+    *("captions", "scoring", "gates", "faults", "language", "training"),
 )
 _HOLDS = {">=": operator.ge, "<=": operator.le, "=": operator.eq}
 _HEAD = ("name", "measured", "bound", "verdict", "remark")

@@ -52,7 +52,7 @@ def _counted_build(way: str, config: Path) -> None:
     counted = {"pictures": 0, "decoders": 0}
 
     class Decoding(progress.Listener):
-        def advance(self, step: Step, samples: int) -> None:
+        def advance(self, step: str, samples: int) -> None:
             if step in {Step.FACTS, Step.SCORES, Step.FINAL}:
                 counted["pictures"] += samples
 

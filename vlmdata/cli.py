@@ -308,6 +308,73 @@ def forget(
 
 
 @app.command()
+def train(
+    config: Annotated[Path | None, typer.Argument(help="The training's config file.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Instead of a file: starter, clip-finetune-b32 or lit-multilingual.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="Instead of the config's data: an export's folder or URL.")] = None,
+    out: Annotated[str | None, typer.Option(help="Instead of the config's out: where the model goes.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value, such as base_lr=1e-4.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's log.")] = False,
+) -> None:
+    """Train or fine-tune a CLIP-style model on an export; goes on from its newest checkpoint."""
+    from vlmdata.console import print_lines
+    from vlmdata.training.card import as_lines
+    from vlmdata.training.config import TRAIN, load_preset
+    from vlmdata.training.train import check
+
+    overrides = [f"{key}={json.dumps(value)}" for key, value in (("data", data), ("out", out)) if value is not None]
+    overrides += set_ or []
+    if (config is None) == (preset is None):
+        raise ConfigError("train: expected a config file, or --preset NAME with --data and --out")
+    read = TRAIN.read(config, overrides) if config else load_preset(str(preset), overrides)
+    check(read)
+
+    def flow(config: Any) -> Any:
+        from flows.train import train as train_flow
+
+        return train_flow(config, return_state=True)
+
+    print_lines(as_lines(_of_state(_state_in_prefect(read, flow, f"Training {read.model}", verbose))))
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="An export, such as the raw one: a folder or URL.")],
+    b: Annotated[str, typer.Argument(help="Another one, such as the curated one.")],
+    out: Annotated[str, typer.Option(help="Where models and the result go.")],
+    preset: Annotated[str | None, typer.Option(help="starter, clip-finetune-b32 or lit-multilingual.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Instead of a preset: a training's config file.")] = None,
+    seeds: Annotated[int, typer.Option(help="How often each is trained.")] = 3,
+    held_out: Annotated[str | None, typer.Option(help="The set whose validation split measures; by default B.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value, such as epoch_steps=100.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Train the same preset on two versions of a set, with equal compute, and say which made the better models."""
+    from dataclasses import asdict
+
+    from vlmdata.console import print_lines, progress_bars
+    from vlmdata.training.compare import as_lines
+    from vlmdata.training.compare import compare as carry_out
+    from vlmdata.training.config import TRAIN, load_preset
+    from vlmdata.training.train import check
+
+    if (config is None) == (preset is None):
+        raise ConfigError("compare: expected --preset NAME, or --config FILE")
+    overrides = [f"{key}={json.dumps(value)}" for key, value in (("data", b), ("out", out))] + (set_ or [])
+    read = TRAIN.read(config, overrides) if config else load_preset(str(preset), overrides)
+    check(read)
+    _quiet_libraries(verbose=False)
+    with progress_bars():
+        found = carry_out(read, a, b, seeds, held_out)
+    if as_json:
+        typer.echo(json.dumps(asdict(found), indent=2))
+    else:
+        print_lines(as_lines(found))
+
+
+@app.command()
 def failures(
     store: _Store,
     dataset: _Name,
@@ -512,10 +579,19 @@ def _build(
 def _in_prefect(
     config: Any, flow: Callable[[Any], Any], what: str, verbose: bool, *, stand_in_captioner: bool = False
 ) -> dict[str, Any]:
-    """A flow's run on this machine, as `vlmdata status` tells it."""
+    """A build's run on this machine, as `vlmdata status` tells it."""
+    from vlmdata.checkpoint import Dataset
+
+    state = _state_in_prefect(config, flow, what, verbose, stand_in_captioner=stand_in_captioner)
+    return _told(state, Dataset(config.store, config.dataset))
+
+
+def _state_in_prefect(
+    config: Any, flow: Callable[[Any], Any], what: str, verbose: bool, *, stand_in_captioner: bool = False
+) -> Any:
+    """The state that a flow ends in."""
     from contextlib import ExitStack
 
-    from vlmdata.checkpoint import Dataset
     from vlmdata.console import progress_bars
 
     _quiet_libraries(verbose)
@@ -528,15 +604,12 @@ def _in_prefect(
 
         stack.enter_context(prefect_server())
         bars.say(what)
-        state = flow(config)
-    return _told(state, Dataset(config.store, config.dataset))
+        return flow(config)
 
 
 def _told(state: Any, dataset: Any) -> dict[str, Any]:
-    from tasks.job import raise_named
-
     try:
-        raise_named(state)
+        return _of_state(state)
     except (GateFailed, BuildIncomplete):
         # What was reached is worth seeing: it says where the samples went.
         from vlmdata.console import print_funnel
@@ -544,6 +617,13 @@ def _told(state: Any, dataset: Any) -> dict[str, Any]:
 
         print_funnel({**read_status(dataset), "message": None})
         raise
+
+
+def _of_state(state: Any) -> dict[str, Any]:
+    """What a flow that ended well returned; else the error that its state stands for."""
+    from tasks.job import raise_named
+
+    raise_named(state)
     if not state.is_completed():
         raise VlmdataError(f"the flow ended {state.name}: {state.message}; --verbose shows Prefect's log")
     told: dict[str, Any] = state.result()

@@ -10,15 +10,17 @@ from pydantic import ValidationError
 from vlmdata.config import BuildConfig, LanguageModel, Section, Source
 
 
-def explain(error: ValidationError) -> str:
-    """The first mistake as one line: key, value, what was expected, nearest right key."""
+def explain(error: ValidationError, config: type[Section] = BuildConfig) -> str:
+    """The first mistake in a kind of config as one line: key, value, what was expected, nearest right key."""
     every = error.errors(include_url=False)
     # A key that is not known may be the one that is missing, misspelt.
     first = next((one for one in every if one["type"] == "extra_forbidden"), every[0])
     path = [str(part) for part in first["loc"]]
     key = ".".join(_without_tags(path))
+    if not path:
+        return f"expected {_expected(first['msg'])}"
     if first["type"] == "extra_forbidden":
-        return f"unknown key {key!r}{_nearest(path)}"
+        return f"unknown key {key!r}{_nearest(path, config)}"
     if first["type"] == "missing":
         return f"the key {key!r} is missing"
     if first["type"] == "union_tag_not_found":
@@ -51,9 +53,9 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _nearest(path: list[str]) -> str:
+def _nearest(path: list[str], config: type[Section]) -> str:
     """`; did you mean 'x'?` or the keys that are known at that place."""
-    known = _known_keys(path[:-1])
+    known = _known_keys(path[:-1], config)
     close = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
     if close:
         return f"; did you mean {'.'.join([*_without_tags(path[:-1]), close[0]])!r}?"
@@ -69,8 +71,8 @@ def _without_tags(path: list[str]) -> list[str]:
 _SOURCES: dict[str, type[Section]] = {one.model_fields["kind"].default: one for one in get_args(get_args(Source)[0])}
 
 
-def _known_keys(path: list[str]) -> list[str]:
-    section: type[Section] = BuildConfig
+def _known_keys(path: list[str], config: type[Section]) -> list[str]:
+    section = config
     for part in path:
         if part in _SOURCES:
             section = _SOURCES[part]
@@ -78,5 +80,7 @@ def _known_keys(path: list[str]) -> list[str]:
             section = LanguageModel
         elif part in section.model_fields:
             annotation = section.model_fields[part].annotation
-            section = annotation if isinstance(annotation, type) and issubclass(annotation, Section) else section
+            # Of a list of sections: the first of its arguments.
+            held = next(iter(get_args(annotation)), annotation)
+            section = held if isinstance(held, type) and issubclass(held, Section) else section
     return list(section.model_fields)

@@ -4,15 +4,81 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
-from vlmdata.config import BuildConfig
+from vlmdata.config import BuildConfig, Section
 from vlmdata.config_mistakes import explain
 from vlmdata.errors import ConfigError
+
+C = TypeVar("C", bound=Section)
+Keys = tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Kind(Generic[C]):
+    """A kind of config file.
+
+    Attributes:
+        model: What it is checked by.
+        keys: Some keys to name to who wrote none.
+        example: An override.
+        paths: Keys of paths; relative ones are taken from where they were written.
+        names_or_paths: Keys whose value is a path only if it begins like one.
+    """
+
+    model: type[C]
+    keys: str
+    example: str
+    paths: Keys
+    names_or_paths: Keys
+
+    def read(self, path: str | os.PathLike[str], overrides: Iterable[str] = (), **unsaid: Any) -> C:
+        """Read a file; `overrides` are `dotted.key=value` with YAML values, `unsaid` is what the file need not say.
+
+        Relative paths in the file are taken from the folder that holds it, those
+        in `overrides` from the working folder.
+
+        Raises:
+            ConfigError: one line naming the key, the value and what was expected.
+        """
+        file = Path(path)
+        raw = {**unsaid, **_read_yaml(file, self.keys)}
+        _absolute_paths(raw, file.parent.resolve(), self)
+        return self.parse(raw, overrides, where=str(path))
+
+    def parse(self, raw: Any, overrides: Iterable[str] = (), where: str = "config") -> C:
+        """Validate a mapping; `where` is named in the error."""
+        if not isinstance(raw, dict):
+            raise ConfigError(f"{where}: expected a mapping of keys such as {self.keys}")
+        for override in overrides:
+            _set(raw, override, self)
+        try:
+            return self.model.model_validate(raw)
+        except ValidationError as error:
+            # Keys come from people, too: one may hold a line break.
+            raise ConfigError(" ".join(f"{where}: {explain(error, self.model)}".split())) from error
+
+
+BUILD = Kind(
+    BuildConfig,
+    keys="dataset, store and source",
+    example="filter.min_side=256",
+    paths=(
+        ("store",),
+        ("opt_out",),
+        ("source", "path"),
+        ("source", "captions"),
+        ("quality", "calibration"),
+        ("export", "path"),
+        ("export", "decontaminate", "lists"),
+    ),
+    names_or_paths=(("quality", "model"), ("quality", "pretrained"), ("caption", "prompt")),
+)
 
 
 def load_config(path: str | os.PathLike[str], overrides: list[str] | None = None) -> BuildConfig:
@@ -24,16 +90,10 @@ def load_config(path: str | os.PathLike[str], overrides: list[str] | None = None
     Raises:
         ConfigError: one line naming the key, the value and what was expected.
     """
-    file = Path(path)
-    raw = _read_yaml(file)
-    raw.setdefault("store", BuildConfig.model_fields["store"].default)
-    _absolute_paths(raw, file.parent.resolve())
-    for override in overrides or []:
-        _set(raw, override)
-    return parse_config(raw, where=str(path))
+    return BUILD.read(path, overrides or [], store=BuildConfig.model_fields["store"].default)
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
+def _read_yaml(file: Path, keys: str) -> dict[str, Any]:
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -46,19 +106,13 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         line = " ".join(str(error).split())
         raise ConfigError(f"{file}: not valid YAML: {line}") from error
     if not isinstance(raw, dict):
-        raise ConfigError(f"{file}: expected a mapping of keys such as dataset, store and source")
+        raise ConfigError(f"{file}: expected a mapping of keys such as {keys}")
     return raw
 
 
 def parse_config(raw: Any, where: str = "config") -> BuildConfig:
     """Validate a mapping; `where` is named in the error."""
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{where}: expected a mapping of keys such as dataset, store and source")
-    try:
-        return BuildConfig.model_validate(raw)
-    except ValidationError as error:
-        # Keys come from people, too: one may hold a line break.
-        raise ConfigError(" ".join(f"{where}: {explain(error)}".split())) from error
+    return BUILD.parse(raw, where=where)
 
 
 def with_overrides(config: BuildConfig, overrides: Iterable[str]) -> BuildConfig:
@@ -67,16 +121,13 @@ def with_overrides(config: BuildConfig, overrides: Iterable[str]) -> BuildConfig
     Raises:
         ConfigError: one line naming the key, the value and what was expected.
     """
-    raw = config.model_dump(mode="json")
-    for override in overrides:
-        _set(raw, override)
-    return parse_config(raw, where="--set")
+    return BUILD.parse(config.model_dump(mode="json"), overrides, where="--set")
 
 
-def _set(raw: dict[str, Any], override: str) -> None:
+def _set(raw: dict[str, Any], override: str, kind: Kind[Any]) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise ConfigError(f"--set {override!r}: expected key=value, such as filter.min_side=256")
+        raise ConfigError(f"--set {override!r}: expected key=value, such as {kind.example}")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -85,7 +136,7 @@ def _set(raw: dict[str, Any], override: str) -> None:
     given: dict[str, Any] = {leaf: value}
     for parent in reversed(parents):
         given = {parent: given}
-    _absolute_paths(given, Path.cwd())
+    _absolute_paths(given, Path.cwd(), kind)
     for parent in parents:
         if raw.get(parent) is None:
             raw[parent] = {}
@@ -95,21 +146,9 @@ def _set(raw: dict[str, Any], override: str) -> None:
     raw[leaf] = given[leaf]
 
 
-_PATH_KEYS = (
-    ("store",),
-    ("opt_out",),
-    ("source", "path"),
-    ("source", "captions"),
-    ("quality", "calibration"),
-    ("export", "path"),
-    ("export", "decontaminate", "lists"),
-)
-_NAME_OR_PATH_KEYS = (("quality", "model"), ("quality", "pretrained"), ("caption", "prompt"))
-
-
-def _absolute_paths(raw: dict[str, Any], base: Path) -> None:
-    paths = (*_PATH_KEYS, *_language_keys(raw, "calibration"))
-    for *parents, leaf in (*paths, *_NAME_OR_PATH_KEYS, *_language_keys(raw, "model", "pretrained")):
+def _absolute_paths(raw: dict[str, Any], base: Path, kind: Kind[Any]) -> None:
+    paths = (*kind.paths, *_language_keys(raw, "calibration"))
+    for *parents, leaf in (*paths, *kind.names_or_paths, *_language_keys(raw, "model", "pretrained")):
         section: Any = raw
         for parent in parents:
             section = section.get(parent) if isinstance(section, dict) else None

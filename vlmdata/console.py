@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from vlmdata.captioning.plan import CaptionPlan
     from vlmdata.config import CaptionConfig
 
-_LABELS = {
+_LABELS: dict[str, str] = {
     Step.RAW: "00 ingest",
     Step.FACTS: "01 decode and hash",
     Step.LOOKS: "01 look at what is close",
@@ -51,7 +51,7 @@ _PIPE_WIDTH = 200
 """Where nobody watches there is no edge to keep to, and a number cut short is none."""
 
 
-def _label(step: Step, *, before: bool) -> str:
+def _label(step: str, *, before: bool) -> str:
     """A step that comes back does so for what is held."""
     return f"{_LABELS.get(step, step)}{' again' if before else ''}"
 
@@ -69,11 +69,11 @@ class Bars(progress.Listener):
 
     def __init__(self, shown: Progress) -> None:
         self._shown = shown
-        self._bars: dict[Step, Any] = {}
-        self._within: dict[Step, int] = {}
-        self._whole: dict[Step, int] = {}
+        self._bars: dict[str, Any] = {}
+        self._within: dict[str, int] = {}
+        self._whole: dict[str, int] = {}
         self._note: Any = None
-        self._labels: dict[Step, str] = {}
+        self._labels: dict[str, str] = {}
 
     def say(self, text: str) -> None:
         """Replace the line that says what goes on."""
@@ -81,7 +81,7 @@ class Bars(progress.Listener):
             self._shown.remove_task(self._note)
         self._note = self._shown.add_task(text, total=None)
 
-    def begin(self, step: Step, total: int) -> None:
+    def begin(self, step: str, total: int) -> None:
         if self._note is not None:
             self._shown.remove_task(self._note)
             self._note = None
@@ -89,21 +89,21 @@ class Bars(progress.Listener):
         self._bars[step] = self._shown.add_task(self._labels[step], total=total)
         self._within[step] = self._whole[step] = 0
 
-    def advance(self, step: Step, samples: int) -> None:
+    def advance(self, step: str, samples: int) -> None:
         if step in self._bars:
             self._within[step] += samples
             self._draw(step)
 
-    def done(self, step: Step, samples: int) -> None:
+    def done(self, step: str, samples: int) -> None:
         if step in self._bars:
             self._whole[step] += samples
             self._draw(step)
 
-    def note(self, step: Step, text: str) -> None:
+    def note(self, step: str, text: str) -> None:
         if step in self._bars and text:
             self._shown.update(self._bars[step], description=f"{self._labels[step]} ({text})")
 
-    def _draw(self, step: Step) -> None:
+    def _draw(self, step: str) -> None:
         self._shown.update(self._bars[step], completed=max(self._within[step], self._whole[step]))
 
 
@@ -111,26 +111,26 @@ class Lines(Bars):
     """One plain line when a step is over, for logs and pipes."""
 
     def __init__(self) -> None:
-        self._totals: dict[Step, int] = {}
-        self._notes: dict[Step, str] = {}
-        self._over: set[Step] = set()
+        self._totals: dict[str, int] = {}
+        self._notes: dict[str, str] = {}
+        self._over: set[str] = set()
 
     def say(self, text: str) -> None:
         """Nothing: nobody watches."""
 
-    def begin(self, step: Step, total: int) -> None:
+    def begin(self, step: str, total: int) -> None:
         self._totals[step] = total
 
-    def advance(self, step: Step, samples: int) -> None:
+    def advance(self, step: str, samples: int) -> None:
         """Nothing: nobody watches."""
 
-    def done(self, step: Step, samples: int) -> None:
+    def done(self, step: str, samples: int) -> None:
         """Nothing: nobody watches."""
 
-    def note(self, step: Step, text: str) -> None:
+    def note(self, step: str, text: str) -> None:
         self._notes[step] = text
 
-    def end(self, step: Step) -> None:
+    def end(self, step: str) -> None:
         note = f" ({self._notes[step]})" if self._notes.get(step) else ""
         sys.stderr.write(f"{_label(step, before=step in self._over)}: {self._totals[step]} samples{note}\n")
         self._over.add(step)

@@ -11,6 +11,7 @@
     │   ├── Overtaken                 another run published meanwhile
     │   └── HeldByOther               another night is under way
     ├── DoesNotHold               1   an export is not what was written
+    ├── Diverged                  1   a training's loss is no number any more
     └── BrokenInvariant           1   the accounts do not add up: a defect of ours
 
 The number is the exit code of the command line. A message is one line that
@@ -18,6 +19,8 @@ names the thing, its value, what was expected and what to change.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class VlmdataError(Exception):
@@ -70,6 +73,18 @@ class HeldByOther(BuildIncomplete):
 
 class DoesNotHold(VlmdataError):
     """What was to be proven is not so: an export is damaged, or not all there."""
+
+
+class Diverged(VlmdataError):
+    """A training's loss is NaN or infinite; its last checkpoint is from before.
+
+    Attributes:
+        samples: ids of the batch's samples.
+    """
+
+    def __init__(self, message: str, samples: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.samples = list(samples)
 
 
 class BrokenInvariant(VlmdataError):

@@ -1,60 +1,61 @@
-"""How far a run is, for whoever draws a bar in this process; costs nothing if nobody listens."""
+"""How far a run is, for whoever draws a bar in this process; costs nothing if nobody listens.
+
+A step is a `layout.Step` of a build, or the name of what else goes on.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from vlmdata.layout import Step
-
 
 class Listener:
     """What can be heard; override what is of interest. Called from any thread."""
 
-    def begin(self, step: Step, total: int) -> None:
+    def begin(self, step: str, total: int) -> None:
         """A step starts over `total` samples."""
 
-    def advance(self, step: Step, samples: int) -> None:
+    def advance(self, step: str, samples: int) -> None:
         """`samples` more are through, of a shard that is not done yet."""
 
-    def done(self, step: Step, samples: int) -> None:
+    def done(self, step: str, samples: int) -> None:
         """A shard of `samples` is done, perhaps from its checkpoint."""
 
-    def note(self, step: Step, text: str) -> None:
+    def note(self, step: str, text: str) -> None:
         """Something worth showing beside the step, such as what it has cost so far."""
 
-    def end(self, step: Step) -> None:
+    def end(self, step: str) -> None:
         """No shard of the step is left."""
 
 
 _listeners: list[Listener] = []
 
 
-def begin(step: Step, total: int) -> None:
+def begin(step: str, total: int) -> None:
     """Say that a step starts over `total` samples."""
     for listener in _listeners:
         listener.begin(step, total)
 
 
-def advance(step: Step, samples: int) -> None:
+def advance(step: str, samples: int) -> None:
     """Say that `samples` more have been through `step`."""
     for listener in _listeners:
         listener.advance(step, samples)
 
 
-def done(step: Step, samples: int) -> None:
+def done(step: str, samples: int) -> None:
     """Say that a shard of `samples` is done."""
     for listener in _listeners:
         listener.done(step, samples)
 
 
-def note(step: Step, text: str) -> None:
+def note(step: str, text: str) -> None:
     """Say what is worth showing beside a step."""
     for listener in _listeners:
         listener.note(step, text)
 
 
-def end(step: Step) -> None:
+def end(step: str) -> None:
     """Say that a step is over."""
     for listener in _listeners:
         listener.end(step)

@@ -23,6 +23,8 @@ from vlmdata.export.pixels import Change
 from vlmdata.failures import CLASSES
 from vlmdata.ingest import shards
 from vlmdata.ingest.web import trouble
+from vlmdata.training.batch import batch_of
+from vlmdata.training.config import TRAIN, TrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [
@@ -73,6 +75,16 @@ def test_every_piece_of_a_config_is_valid(name: str) -> None:
     assert len(found) >= 2
     for config in found:
         check_money(config.caption)
+
+
+def test_the_training_that_is_shown_is_a_config_and_its_keys_are_keys() -> None:
+    [shown] = blocks("docs/training.md", "yaml")
+    config = TRAIN.parse(yaml.safe_load(shown))
+    assert batch_of(config, 1).effective == 4096
+    table = text("docs/training.md").partition("| rule |")[2].partition("\n\n")[0]
+    named = [key for row in table.splitlines()[2:] for key in re.findall(r"`(\w+)`", row.split("|")[2])]
+    assert len(named) > 10
+    assert set(named) <= set(TrainConfig.model_fields)
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

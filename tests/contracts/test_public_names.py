@@ -33,6 +33,8 @@ COMMANDS = {
     "status": {"--store", "--dataset", "--json"},
     "explain": {"sample_id", "--store", "--dataset"},
     "demo": set(),
+    "train": {"config", "--preset", "--data", "--out", "--set"},
+    "compare": {"a", "b", "--preset", "--out"},
     "caption-server": {"--host", "--port"},
 }
 EXIT_CODES = {"VlmdataError": 1, "UserError": 2, "GateFailed": 3, "BuildIncomplete": 4}

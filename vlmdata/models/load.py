@@ -10,7 +10,7 @@ from typing import Any
 
 from vlmdata.errors import ConfigError
 from vlmdata.models import starter, starter_multilingual
-from vlmdata.models.source import HUB_PREFIX, ModelSource, read_config
+from vlmdata.models.source import BUILT_AS, CONFIG_NAME, HUB_PREFIX, STARTERS, ModelSource, read_config
 from vlmdata.models.starter.build import Parts
 
 ESCAPE = f"give a local weights file, or use model: {starter.NAME}, which needs no download"
@@ -25,7 +25,7 @@ def load_parts(source: ModelSource) -> Parts:
     if source.kind == "starter":
         return _build_starter(source.model)
     if source.kind == "folder":
-        return _load_folder(Path(source.model))
+        return _load_folder(source)
     if source.kind == "file":
         with _told(f"pretrained: weights {source.pretrained} do not load into {source.model}"):
             return _create(source.model, pretrained=source.pretrained)
@@ -70,9 +70,12 @@ def wants_quick_gelu(name: str, tag: str) -> bool:
     return bool(get_pretrained_cfg(name, tag).get("quick_gelu"))
 
 
-def _load_folder(folder: Path) -> Parts:
+def _load_folder(source: ModelSource) -> Parts:
     """A folder as open_clip saves it, with a Hugging Face text tower's config beside it if it has one."""
-    config = read_config(folder / "open_clip_config.json")
+    folder = Path(source.model)
+    config = read_config(folder / CONFIG_NAME)
+    if BUILT_AS in config:
+        return _load_trained_starter(config[BUILT_AS], source)
     text = config.get("model_cfg", {}).get("text_cfg", {})
     changes: dict[str, Any] = {}
     if text.get("hf_model_name") and (folder / "config.json").is_file():
@@ -80,6 +83,18 @@ def _load_folder(folder: Path) -> Parts:
         changes["text_cfg"] = {**text, "hf_model_name": str(folder), "hf_model_pretrained": False}
     with _told(f"model: folder {folder} does not load as an open_clip model"):
         return _create(f"local-dir:{folder}", require_pretrained=True, **changes)
+
+
+def _load_trained_starter(name: object, source: ModelSource) -> Parts:
+    """A starter that was trained further: its parts, with all weights from the folder."""
+    from safetensors.torch import load_file
+
+    if name not in STARTERS:
+        raise ConfigError(f"model: {source.config}: {BUILT_AS} = {name!r}: expected one of {', '.join(STARTERS)}")
+    with _told(f"model: folder {source.model} does not load as {name}"):
+        parts = _build_starter(str(name))
+        parts.model.load_state_dict(load_file(str(source.weights)))
+    return parts
 
 
 def _create(name: str, **options: Any) -> Parts:

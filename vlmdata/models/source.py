@@ -24,6 +24,8 @@ HUB_PREFIX = "hf-hub:"
 STARTERS = {module.NAME: module for module in (starter, starter_multilingual)}
 """The models that ship, by name."""
 CONFIG_NAME = "open_clip_config.json"
+BUILT_AS = "built_as"
+"""In a folder's config: the starter that its weights were trained from, whose parts open_clip alone cannot build."""
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 # open_clip's own order, so that a folder means here what it means there.
 PREFERRED_WEIGHTS = (

@@ -70,7 +70,9 @@ def galleries(ids: Sequence[str], size: int, most: int, seed: int = 0) -> Iterat
         yield order[number * size : (number + 1) * size]
 
 
-def ranks(images: Vectors, texts: Vectors, wording: Sequence[str]) -> tuple[Ranks, Ranks]:
+def ranks(
+    images: Vectors, texts: Vectors, wording: Sequence[str], same_meaning: float | None = SAME_MEANING
+) -> tuple[Ranks, Ranks]:
     """Rank of the right answer in one gallery, image to text and text to image: (n,) and (n,), from 1.
 
     Row i of all three belongs together. A wrong answer that scores the same
@@ -80,20 +82,22 @@ def ranks(images: Vectors, texts: Vectors, wording: Sequence[str]) -> tuple[Rank
     Args:
         images, texts: L2-normalised embeddings (n, dim).
         wording: the captions' texts, n of them.
+        same_meaning: as for `alike`.
     """
     scores = images.astype(np.float32) @ texts.astype(np.float32).T
     right = np.diagonal(scores)
-    counts = ~alike(texts, wording)
+    counts = ~alike(texts, wording, same_meaning)
     to_text = 1 + np.count_nonzero((scores >= right[:, None]) & counts, axis=1)
     to_image = 1 + np.count_nonzero((scores >= right[None, :]) & counts, axis=0)
     return to_text, to_image
 
 
-def alike(texts: Vectors, wording: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """Which captions say the same (n, n): the same words, or embeddings as close as `SAME_MEANING`; itself too."""
+def alike(texts: Vectors, wording: Sequence[str], same_meaning: float | None = SAME_MEANING) -> npt.NDArray[np.bool_]:
+    """Which captions say the same (n, n), itself too: by words, or by a cosine of embeddings (None: words alone)."""
     _, same = np.unique([plain(text) for text in wording], return_inverse=True)
-    close = texts.astype(np.float32) @ texts.astype(np.float32).T >= np.float32(SAME_MEANING)
-    found: npt.NDArray[np.bool_] = close | (same[:, None] == same[None, :])
+    found: npt.NDArray[np.bool_] = same[:, None] == same[None, :]
+    if same_meaning is not None:
+        found |= texts.astype(np.float32) @ texts.astype(np.float32).T >= np.float32(same_meaning)
     return found
 
 

@@ -1,0 +1,162 @@
+"""Trainings as a person starts them: the command, several processes, and a kill at any moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.integration.seaweed import BUCKET, S3
+from tests.unit.training.conftest import VIT, model_folder, write_export
+from vlmdata.store import open_store
+from vlmdata.training.log import read_figures
+
+pytestmark = pytest.mark.integration
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 600
+
+
+@pytest.fixture(scope="module")
+def terms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A small model and a small set with splits."""
+    folder = tmp_path_factory.mktemp("training")
+    return {
+        "data": str(write_export(folder / "set", samples=64, splits=True)),
+        "model": str(model_folder(folder / "m", VIT)),
+        "epochs": 2,
+        "base_lr": 1e-3,
+        "batch_per_device": 8,
+        "effective_batch": 16,
+        "allow_small_batch": True,
+        "workers": 1,
+        "trackers": ["tensorboard"],
+        "device": "cpu",
+    }
+
+
+def surroundings() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def config_file(folder: Path, terms: dict[str, Any], **changes: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    path = folder / "train.yaml"
+    path.write_text(yaml.safe_dump({"out": "./out", **terms, **changes}))
+    return path
+
+
+def alone(config: Path) -> list[str]:
+    return [sys.executable, "-m", "vlmdata.training", str(config)]
+
+
+def together(config: Path, processes: int) -> list[str]:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return [*launch, "-m", "vlmdata.training", str(config)]
+
+
+def done(command: list[str], expected: int = 0) -> subprocess.CompletedProcess[str]:
+    ended = subprocess.run(command, env=surroundings(), capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert ended.returncode == expected, ended.stdout + ended.stderr
+    return ended
+
+
+def steps(folder: Path) -> list[dict[str, Any]]:
+    return [line for line in read_figures(folder / "out") if line["kind"] == "step"]
+
+
+def test_two_processes_have_the_losses_of_one(tmp_path: Path, terms: dict[str, Any]) -> None:
+    one, two, chunked = (config_file(tmp_path / name, terms) for name in ("one", "two", "chunked"))
+    done(alone(config_file(tmp_path / "one", terms, batch_per_device=16)))
+    done(together(two, 2))
+    done(together(config_file(tmp_path / "chunked", terms, batch_per_device=4), 2))
+    of_one, of_two, of_chunks = (steps(path.parent) for path in (one, two, chunked))
+    assert len(of_one) == 6
+    for ours, theirs in ((of_two, of_one), (of_chunks, of_one)):
+        for name in (
+            "loss",
+            "loss_image_to_text",
+            "loss_text_to_image",
+            "grad_norm_vision",
+            "grad_norm_text",
+            "alignment",
+        ):
+            assert [line[name] for line in ours] == pytest.approx([line[name] for line in theirs], rel=1e-4), name
+    batches = [json.loads((path.parent / "out/run.json").read_text())["batch"] for path in (one, two, chunked)]
+    assert [(one["devices"], one["chunks"], one["effective"]) for one in batches] == [
+        (1, 1, 16),
+        (2, 1, 16),
+        (2, 2, 16),
+    ]
+
+
+def test_a_mistake_ends_all_processes_in_one_line_each(tmp_path: Path, terms: dict[str, Any]) -> None:
+    ended = subprocess.run(
+        together(config_file(tmp_path, terms, data="./nowhere"), 2),
+        env=surroundings(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert ended.returncode != 0
+    said = [line for line in ended.stderr.splitlines() if line.startswith("vlmdata: ")]
+    assert len(said) == 2
+    assert 'Traceback (most recent call last):\n  File "' + str(ROOT / "vlmdata") not in ended.stderr
+
+
+def test_a_training_killed_at_any_moment_goes_on_as_if_it_had_not_been(tmp_path: Path, terms: dict[str, Any]) -> None:
+    more = {"epochs": 6, "checkpoint_every": 1}
+    whole, killed = (config_file(tmp_path / name, terms, **more) for name in ("whole", "killed"))
+    done(alone(whole))
+    for at in (2, 9):
+        process = subprocess.Popen(alone(killed), env=surroundings(), stderr=subprocess.DEVNULL, start_new_session=True)
+        log, start = killed.parent / "out/metrics.jsonl", time.monotonic()
+        while not log.is_file() or len(log.read_text().splitlines()) < at:
+            assert process.poll() is None, "it ended before it was killed"
+            assert time.monotonic() - start < PATIENCE_S
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    done(alone(killed))
+    assert [line["loss"] for line in steps(killed.parent)] == [line["loss"] for line in steps(whole.parent)]
+    weights = [path.parent / "out/model/open_clip_model.safetensors" for path in (whole, killed)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_the_command_trains_and_tells(tmp_path: Path, terms: dict[str, Any]) -> None:
+    config = config_file(tmp_path, terms)
+    command = [sys.executable, "-m", "vlmdata.cli", "train", str(config)]
+    ended = done(command)
+    assert "Traceback" not in ended.stderr
+    assert "Trained 6 steps, effective batch 16 (8 per device × 1 devices × 2 chunks)" in ended.stdout
+    assert "image → text: " in ended.stdout
+    assert "text → image: " in ended.stdout
+    assert f"Model: {tmp_path / 'out/model'}" in ended.stdout
+    assert list((tmp_path / "out/tensorboard").iterdir())
+    refused = done([*command, "--set", "warmup=0.5"], expected=2)
+    assert refused.stderr.strip().count("\n") == 0
+    assert "warmup = 0.5: expected a share of the steps from 0.05 to 0.10" in refused.stderr
+    small = done([*command, "--set", "allow_small_batch=false"], expected=2)
+    assert "effective batch = 16: expected 256 or more" in small.stderr
+
+
+def test_an_export_in_a_bucket_trains_as_one_in_a_folder(tmp_path: Path, terms: dict[str, Any], s3: S3) -> None:
+    store = open_store(f"s3://{BUCKET}/export")
+    for path in Path(terms["data"]).rglob("*"):
+        if path.is_file():
+            store.put(path.relative_to(terms["data"]).as_posix(), path.read_bytes())
+    here, there = config_file(tmp_path / "here", terms), config_file(tmp_path / "there", terms, data=store.url)
+    done(alone(here))
+    done(alone(there))
+    assert [line["loss"] for line in steps(there.parent)] == [line["loss"] for line in steps(here.parent)]
+    store.replace("webdataset/train-00001.tar", b"damaged")
+    refused = done(alone(config_file(tmp_path / "damaged", terms, data=store.url)), expected=2)
+    assert "7 bytes, MANIFEST.json says" in refused.stderr

@@ -1,0 +1,239 @@
+"""One step's gradients, and what is frozen: the same whatever fits into memory, and nothing where nothing learns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.unit.training.conftest import Configured
+from vlmdata.errors import BrokenInvariant, ConfigError
+from vlmdata.training.engine import gradcache
+from vlmdata.training.engine.gradcache import backward
+from vlmdata.training.engine.losses import alignment, loss_of, uniformity
+from vlmdata.training.engine.memory import checkpoint_gradients, kept_bytes
+from vlmdata.training.engine.models import learner
+from vlmdata.training.engine.pair import Frozen, Pair, let_learn, set_modes, tower_of
+from vlmdata.training.engine.step import optimizer_for
+
+PAIRS = 12
+ALL = {"vision": "trained", "text": "trained"}
+
+
+@pytest.fixture(autouse=True)
+def _few_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def built(configured: Configured, folder: Path, *, learns: dict[str, str] = ALL, **changes: Any) -> Pair:
+    pair = Pair(learner(configured(model=str(folder), **changes)).parts.model, low_precision=False, device="cpu")
+    let_learn(pair.model, learns)
+    set_modes(pair.model, learns, fixed_norms=True)
+    return pair
+
+
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    made = torch.Generator().manual_seed(5)
+    return torch.randn(PAIRS, 3, 32, 32, generator=made), torch.randint(1, 400, (PAIRS, 16), generator=made)
+
+
+def in_chunks(size: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    images, tokens = batch()
+    return list(zip(images.split(size), tokens.split(size), strict=True))
+
+
+def gradients(
+    pair: Pair, chunks: list[tuple[torch.Tensor, torch.Tensor]], loss: str = "clip"
+) -> dict[str, torch.Tensor]:
+    pair.zero_grad(set_to_none=True)
+    torch.manual_seed(0)
+    backward(pair, pair, chunks, loss_of(loss))
+    return {name: p.grad.clone() for name, p in pair.model.named_parameters() if p.grad is not None}
+
+
+def furthest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    """Largest difference of an element; over the largest of its tensor where that is above 1."""
+    assert one.keys() == other.keys()
+    return max(float((one[name] - other[name]).abs().max() / one[name].abs().max().clamp(min=1)) for name in one)
+
+
+def with_dropout(pair: Pair) -> Pair:
+    for module in pair.modules():
+        if isinstance(module, torch.nn.MultiheadAttention):
+            module.dropout = 0.3
+    return pair
+
+
+@pytest.mark.parametrize("loss", ["clip", "siglip"])
+@pytest.mark.parametrize("kind", ["vit", "resnet"])
+@pytest.mark.parametrize("size", [1, 4, 6])
+def test_gradients_of_cached_embeddings_are_those_of_the_whole_batch(
+    configured: Configured, request: pytest.FixtureRequest, kind: str, loss: str, size: int
+) -> None:
+    pair = built(configured, request.getfixturevalue(kind), loss=loss)
+    whole = gradients(pair, [batch()], loss)
+    assert ("logit_bias" in whole) == (loss == "siglip")
+    assert max(float(one.abs().max()) for one in whole.values()) > 1e-3
+    assert furthest(whole, gradients(pair, in_chunks(size), loss)) < 1e-5
+
+
+def with_graph(pair: Pair, chunks: list[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The same draws, all in memory at once: what caching is to come to."""
+    pair.zero_grad(set_to_none=True)
+    torch.manual_seed(0)
+    out = [pair(*chunk) for chunk in chunks]
+    seen, read = (torch.cat([one[place] for one in out]) for place in (0, 1))
+    torch.autograd.backward(loss_of("clip")(seen, read, out[0][2], None).total)
+    return {name: p.grad.clone() for name, p in pair.model.named_parameters() if p.grad is not None}
+
+
+def test_what_is_drawn_at_random_is_drawn_again_in_the_replay(configured: Configured, vit: Path) -> None:
+    pair = with_dropout(built(configured, vit))
+    assert furthest(with_graph(pair, in_chunks(4)), gradients(pair, in_chunks(4))) < 1e-5
+
+
+def test_without_the_random_state_the_replay_would_differ(
+    configured: Configured, vit: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = with_dropout(built(configured, vit))
+    expected = with_graph(pair, in_chunks(4))
+    monkeypatch.setattr(gradcache._RandomState, "restore", lambda self: None)
+    assert furthest(expected, gradients(pair, in_chunks(4))) > 1e-4
+
+
+def test_adding_up_gradients_of_chunks_is_another_loss(configured: Configured, vit: Path) -> None:
+    pair = built(configured, vit)
+    whole = gradients(pair, [batch()])
+    pair.zero_grad(set_to_none=True)
+    for chunk in in_chunks(4):
+        backward(pair, pair, [chunk], loss_of("clip"))
+    added = {name: p.grad / 3 for name, p in pair.model.named_parameters() if p.grad is not None}
+    assert furthest(whole, added) > 1e-3
+
+
+@pytest.mark.parametrize("frozen", ["vision", "text"])
+def test_a_frozen_tower_needs_no_replay_and_changes_no_gradient(
+    configured: Configured, resnet: Path, frozen: str
+) -> None:
+    pair = built(configured, resnet, learns={**ALL, frozen: "frozen"})
+    whole = gradients(pair, [batch()])
+    assert {tower_of(name) for name in whole} == {"vision", "text", "logit"} - {frozen}
+    assert furthest(whole, gradients(pair, in_chunks(4))) < 1e-5
+
+
+def learn_a_little(pair: Pair) -> None:
+    optimizer, _ = optimizer_for(pair.model, 0.1)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.01
+    for _ in range(2):
+        optimizer.zero_grad()
+        backward(pair, pair, [batch()], loss_of("clip"))
+        optimizer.step()
+
+
+def test_what_is_frozen_does_not_change_and_what_learns_does(configured: Configured, resnet: Path) -> None:
+    learns = {"vision": "frozen", "text": "trained"}
+    pair = built(configured, resnet, learns=learns)
+    before = {name: tensor.clone() for name, tensor in pair.model.state_dict().items()}
+    frozen = Frozen(pair.model)
+    learn_a_little(pair)
+    frozen.verify()
+    changed = {name for name, tensor in pair.model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert any("running_mean" in name for name in before)
+    assert {tower_of(name) for name in changed} == {"text", "logit"}
+
+
+def test_statistics_of_batch_norm_move_only_where_they_may(configured: Configured, resnet: Path) -> None:
+    pair = built(configured, resnet)
+    name = "visual.bn1.running_mean"
+    before = pair.model.state_dict()[name].clone()
+    learn_a_little(pair)
+    assert torch.equal(before, pair.model.state_dict()[name])
+    assert set_modes(pair.model, ALL, fixed_norms=False) == 0
+    learn_a_little(pair)
+    assert not torch.equal(before, pair.model.state_dict()[name])
+
+
+@pytest.mark.parametrize("what", ["weight", "gradient", "statistic"])
+def test_a_frozen_tower_that_changed_all_the_same_is_told(configured: Configured, resnet: Path, what: str) -> None:
+    pair = built(configured, resnet, learns={"vision": "frozen", "text": "trained"})
+    frozen = Frozen(pair.model)
+    convolution, norm = pair.model.visual.conv1, pair.model.visual.bn1
+    with torch.no_grad():
+        if what == "weight":
+            convolution.weight[0, 0, 0, 0] += 1e-6
+        elif what == "statistic":
+            norm.running_var[0] += 1e-6
+        else:
+            convolution.weight.grad = torch.zeros_like(convolution.weight)
+    with pytest.raises(BrokenInvariant, match="is frozen and has"):
+        frozen.verify()
+
+
+def test_a_projection_alone_learns(configured: Configured, vit: Path) -> None:
+    pair = built(configured, vit, learns={"vision": "projection", "text": "projection"})
+    assert set(gradients(pair, [batch()])) == {"visual.proj", "text_projection", "logit_scale"}
+
+
+def test_a_tower_without_a_projection_is_told(configured: Configured, resnet: Path) -> None:
+    with pytest.raises(ConfigError, match="stages: vision: projection: the model's vision tower has none; set trained"):
+        built(configured, resnet, learns={"vision": "projection", "text": "trained"})
+
+
+def test_scales_biases_and_norms_do_not_decay(configured: Configured, vit: Path) -> None:
+    pair = built(configured, vit)
+    optimizer, _ = optimizer_for(pair.model, 0.1)
+    matrices, others = optimizer.param_groups
+    assert (matrices["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
+    assert any(one is pair.model.logit_scale for one in others["params"])
+    assert all(one.ndim < 2 for one in others["params"])
+
+
+def test_both_directions_are_told_apart_and_their_mean_is_open_clip_s_loss() -> None:
+    from open_clip.loss import ClipLoss
+
+    made = torch.Generator().manual_seed(1)
+    images, texts = (torch.nn.functional.normalize(torch.randn(9, 8, generator=made), dim=-1) for _ in range(2))
+    found = loss_of("clip")(images, texts, torch.tensor(14.0), None)
+    assert float(found.total) == pytest.approx(float(ClipLoss()(images, texts, torch.tensor(14.0))), abs=1e-6)
+    assert float(found.to_text) != pytest.approx(float(found.to_image), abs=1e-3)
+    # One direction is the other's, with the sides changed.
+    turned = loss_of("clip")(texts, images, torch.tensor(14.0), None)
+    assert float(turned.to_text) == pytest.approx(float(found.to_image), abs=1e-6)
+
+
+def test_the_loss_is_in_fp32_whatever_the_towers_compute_with(configured: Configured, vit: Path) -> None:
+    low = Pair(learner(configured(model=str(vit))).parts.model, low_precision=True, device="cpu")
+    seen, read, scale, _ = low(*batch())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = loss_of("clip")(seen, read, scale, None)
+    assert {seen.dtype, read.dtype, found.total.dtype} == {torch.float32}
+    full = Pair(low.model, low_precision=False, device="cpu")(*batch())[0]
+    assert 0 < float((full - seen).abs().max()) < 0.05
+
+
+def test_alignment_and_uniformity_are_wang_and_isola_s() -> None:
+    unit = torch.eye(4)
+    assert alignment(unit, unit) == 0
+    assert alignment(unit, -unit) == pytest.approx(4.0)
+    assert uniformity(unit) == pytest.approx(-4.0)
+    assert uniformity(unit[:1].repeat(5, 1)) == pytest.approx(0.0)
+
+
+def test_gradient_checkpointing_keeps_less_and_gives_the_same_gradients(configured: Configured, vit: Path) -> None:
+    pair = built(configured, vit)
+    whole, kept = gradients(pair, [batch()]), kept_bytes(pair, *batch())
+    said = checkpoint_gradients(pair, None, 8, 16, 32, "cpu")
+    assert said == "gradient checkpointing: off, for the model has 1 M parameters"
+    said = checkpoint_gradients(pair, True, 8, 16, 32, "cpu")
+    assert "gradient checkpointing: on" in said
+    saved = int(said.rpartition(": ")[2].removesuffix("% saved"))
+    assert 20 < saved < 100
+    assert kept_bytes(pair, *batch()) < 0.8 * kept
+    assert furthest(whole, gradients(pair, [batch()])) < 1e-6

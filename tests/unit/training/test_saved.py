@@ -1,0 +1,87 @@
+"""What is saved loads wherever a model is named: starters, which open_clip cannot build, and Hugging Face towers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.unit.training.conftest import PREPROCESS, VIT, Configured
+from vlmdata.errors import ConfigError
+from vlmdata.models.load import load_parts
+from vlmdata.models.source import describe, resolve
+from vlmdata.training.engine.models import Learner, learner, save_folder, state_of
+
+
+def saved(folder: Path, learned: Learner) -> Path:
+    folder.mkdir()
+    save_folder(folder, learned, state_of(learned.parts.model))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["starter", "starter-multilingual"])
+def test_a_starter_that_was_trained_further_is_one(configured: Configured, tmp_path: Path, name: str) -> None:
+    learned = learner(configured(model=name))
+    with torch.no_grad():
+        learned.parts.model.visual.head.residual[0].bias += 1
+    folder = saved(tmp_path / "mine", learned)
+    again = load_parts(resolve(str(folder)))
+    assert describe(str(folder)).languages == describe(name).languages
+    assert again.preprocess == learned.parts.preprocess
+    image, tokens = torch.ones(1, 3, 224, 224), again.tokenizer(["a red card"])
+    for other, own in ((again.model.encode_image, learned.parts.model.encode_image),):
+        assert torch.equal(other(image), own(image))
+    assert torch.equal(again.model.encode_text(tokens), learned.parts.model.encode_text(tokens))
+    before = load_parts(resolve(name)).model.encode_image(image)
+    assert not torch.equal(before, again.model.encode_image(image))
+
+
+def test_a_folder_that_claims_to_be_a_starter_which_is_none_is_refused(configured: Configured, tmp_path: Path) -> None:
+    folder = saved(tmp_path / "mine", learner(configured()))
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    (folder / "open_clip_config.json").write_text(json.dumps({**config, "built_as": "os.system"}))
+    with pytest.raises(ConfigError, match=r"built_as = 'os.system': expected one of starter, starter-multilingual"):
+        load_parts(resolve(str(folder)))
+
+
+def test_a_folder_without_weights_is_a_model_with_new_ones(configured: Configured, vit: Path) -> None:
+    one, same, other = (learner(configured(model=str(vit), seed=seed)) for seed in (0, 0, 1))
+    assert one.from_scratch
+    assert one.parts.preprocess["interpolation"] == PREPROCESS["interpolation"]
+    assert torch.equal(one.parts.model.visual.proj, same.parts.model.visual.proj)
+    assert not torch.equal(one.parts.model.visual.proj, other.parts.model.visual.proj)
+
+
+def hugging_face(folder: Path) -> Path:
+    """A folder of a tower of Hugging Face's, its tokenizer beside it, without weights."""
+    from transformers import BertConfig, BertTokenizerFast
+
+    folder.mkdir()
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "card"]
+    (folder / "vocab.txt").write_text("\n".join(words))
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    BertConfig(vocab_size=len(words), **size).save_pretrained(folder)
+    text = {
+        "hf_model_name": str(folder),
+        "hf_tokenizer_name": str(folder),
+        "hf_model_pretrained": False,
+        "context_length": 16,
+        "hf_proj_type": "linear",
+        "hf_pooler_type": "mean_pooler",
+    }
+    model = {"embed_dim": 16, "vision_cfg": VIT, "text_cfg": text}
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": model, "preprocess_cfg": PREPROCESS}))
+    return folder
+
+
+def test_a_hugging_face_tower_is_saved_with_what_it_needs(configured: Configured, tmp_path: Path) -> None:
+    learned = learner(configured(model=str(hugging_face(tmp_path / "hf"))))
+    folder = saved(tmp_path / "mine", learned)
+    again = load_parts(resolve(str(folder)))
+    tokens = again.tokenizer(["a red card"])
+    learned.parts.model.eval()
+    assert torch.equal(tokens, learned.parts.tokenizer(["a red card"]))
+    assert torch.allclose(again.model.encode_text(tokens), learned.parts.model.encode_text(tokens), atol=1e-6)

@@ -1,0 +1,1 @@
+"""What needs torch: imported only where training is about to run."""
