@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import file_digest, sha256
@@ -12,13 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from vlmdata.errors import SourceError
+from vlmdata.export.names import MANIFEST, is_export, is_ours
 from vlmdata.ingest.files import archive_tree, find_archives
 from vlmdata.store import LocalStore, Store, open_store
-
-MANIFEST = "MANIFEST.json"
-# Names from a manifest go into paths: those of an export, and no others.
-_NAME = re.compile(r"[a-z]+/(?:[a-z][a-z0-9_]*-)?[0-9]+\.tar")
-_EXPORT = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -116,7 +111,8 @@ def _tars(manifest: dict[str, Any], store: Store) -> Iterator[Tar]:
         if not isinstance(file, dict) or file.get("format") != "webdataset":
             continue
         name, other = str(file.get("path")), file.get("export")
-        if not _NAME.fullmatch(name) or not (other is None or _EXPORT.fullmatch(str(other))):
+        # Names from a manifest go into paths: those of an export, and no others.
+        if not is_ours(name) or not (other is None or is_export(str(other))):
             raise SourceError(f"data: {store.locate(MANIFEST)} names {name!r}, which is no file of an export")
         # An increment leaves the files of earlier exports where they are: beside its own folder.
         place = name if other is None or store.exists(name) else f"../{other}/{name}"
