@@ -157,6 +157,6 @@ def test_an_export_in_a_bucket_trains_as_one_in_a_folder(tmp_path: Path, terms: 
     done(alone(here))
     done(alone(there))
     assert [line["loss"] for line in steps(there.parent)] == [line["loss"] for line in steps(here.parent)]
-    store.replace("webdataset/train-00001.tar", b"damaged")
+    store.replace("train/webdataset/00001.tar", b"damaged")
     refused = done(alone(config_file(tmp_path / "damaged", terms, data=store.url)), expected=2)
     assert "7 bytes, MANIFEST.json says" in refused.stderr

@@ -72,15 +72,15 @@ def write_export(
     folder: Path, samples: int = 48, a_tar: int = 16, *, splits: bool = False, manifest: bool = True, **change: Any
 ) -> Path:
     """An export of drawn pictures: tars, and the manifest that an export puts last."""
-    (folder / "webdataset").mkdir(parents=True)
     files = []
     for number, start in enumerate(range(0, samples, a_tar)):
         rows = [
             (sha256(str(at).encode()).hexdigest()[:32], *_pair(at)) for at in range(start, min(samples, start + a_tar))
         ]
         split = ("validation" if number == 0 else "train") if splits else None
-        path = f"webdataset/{split + '-' if split else ''}{number:05d}.tar"
+        path = f"{split + '/' if split else ''}webdataset/{number:05d}.tar"
         data = tar_of(rows)
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(data)
         told = {"path": path, "format": "webdataset", "bytes": len(data), "samples": len(rows)}
         files.append({**told, "sha256": sha256(data).hexdigest(), **({"split": split} if split else {})})
