@@ -79,6 +79,8 @@ def test_exit_codes() -> None:
         "BuildIncomplete": 4,
         "Overtaken": 4,
         "HeldByOther": 4,
+        "DoesNotHold": 1,
+        "Diverged": 1,
         "BrokenInvariant": 1,
     }
     assert issubclass(errors.StoreError, UserError)
