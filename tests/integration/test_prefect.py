@@ -173,7 +173,7 @@ def test_a_run_builds_and_shows_its_funnel(client: Client, runs: dict[str, Any],
     assert tables >= {"sample-04-final", "sample-01-filtered-reasons"}
     assert config["store"] in shown["sample-export"]["data"]
     for page in ("sample-gates", "sample-retrieval"):
-        assert f"](file://{config['store']}/" in shown[page]["data"]
+        assert f"]({config['store']}/" in shown[page]["data"]
     assert shards_in(export_of(config))
 
 
