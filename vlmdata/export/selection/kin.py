@@ -142,7 +142,7 @@ def by_look(blocks: Blocks, newcomer: Flags, at_least: float, device: str) -> It
     """Pairs of which one is a newcomer, and whose embeddings have at least this cosine: every such pair.
 
     It takes a multiplication for each newcomer and picture, so the first night of
-    a large set is long: 100,000 pictures are about a minute on two cores.
+    a large set is long: 100,000 pictures are minutes on two cores, and ten times as many a hundred times that.
 
     Args:
         blocks: One after the other all n pictures.
