@@ -28,12 +28,13 @@ their colours. Width and height are those of what leaves.
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from typing import Literal
+from typing import IO, Literal
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -184,13 +185,25 @@ def _upright_srgb(opened: Image.Image, conversion: Conversion | None) -> Image.I
 
 
 def _encoded(pixels: Image.Image, as_: PictureFormat, lossless: bool, quality: int) -> bytes:
-    out = io.BytesIO()
     # Or Pillow writes a comment or text of the source along.
     pixels.info = {}
+    if as_ == "jpg":
+        return _jpeg(pixels, quality)
+    out = io.BytesIO()
     if as_ == "png":
         pixels.save(out, "PNG")
-    elif as_ == "webp":
-        pixels.save(out, "WEBP", **({"lossless": True} if lossless else {"quality": quality}))
     else:
-        pixels.save(out, "JPEG", quality=quality, subsampling="4:4:4")
+        pixels.save(out, "WEBP", **({"lossless": True} if lossless else {"quality": quality}))
     return out.getvalue()
+
+
+def _jpeg(pixels: Image.Image, quality: int) -> bytes:
+    # Into a file of the system's Pillow encodes beside other threads, into a Python object under the global lock.
+    with _file_in_memory() as out:
+        pixels.save(out, "JPEG", quality=quality, subsampling="4:4:4")
+        out.seek(0)
+        return out.read()
+
+
+def _file_in_memory() -> IO[bytes]:
+    return open(os.memfd_create("picture"), "w+b", buffering=0) if hasattr(os, "memfd_create") else io.BytesIO()

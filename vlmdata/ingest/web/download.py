@@ -65,6 +65,7 @@ def download_all(config: NetworkConfig, urls: Sequence[str], opt_out: OptOut, sp
         async with together() as group:
             for _ in range(min(len(urls), _AHEAD * config.concurrency)):
                 group.create_task(take_turns())
+        await spill.settle()
 
     run(all_of_them())
     return [ends[place] for place in range(len(urls))]
@@ -98,7 +99,9 @@ class Downloader:
     async def _attempt(self, trail: _Trail, opt_out: OptOut, spill: Spill) -> Download:
         try:
             answer = await self._follow(trail, Most(self._config.max_bytes), self._check, opt_out)
-            return Download(trail.first, spill.add(answer.body), None, answer.status, 0, answer.url, answer.headers)
+            return Download(
+                trail.first, await spill.add(answer.body), None, answer.status, 0, answer.url, answer.headers
+            )
         except Trouble as trouble:
             return Download(trail.first, None, trouble, trouble.status, 0, trail.now)
 

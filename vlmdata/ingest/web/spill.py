@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, NamedTuple
 
 from vlmdata.errors import StoreError
+
+_TOGETHER, _BEHIND = 1 << 20, 4 << 20
+"""Bytes that are written at a time, in a thread, so that who asks the web need not wait for a disk; and bytes that
+may wait for one that is slow."""
 
 
 class Place(NamedTuple):
@@ -19,32 +24,61 @@ class Place(NamedTuple):
 
 
 class Spill:
-    """A file that bodies are appended to."""
+    """A file that bodies are appended to. Added and settled on the event loop's thread, read on any other."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file.fileno()
         self._end = 0
+        self._waiting: list[bytes] = []
+        self._begin = 0
+        """Where the first of those that wait will lie."""
+        self._turn = asyncio.Lock()
 
-    def add(self, body: bytes) -> Place:
-        """Take in a body; by one thread at a time.
+    async def add(self, body: bytes) -> Place:
+        """Take in a body.
 
         Raises:
             StoreError: the disk is full.
         """
         place = Place(self._end, len(body))
-        try:
-            written = 0
-            while written < len(body):
-                written += os.pwrite(self._file, body[written:] if written else body, self._end + written)
-        except OSError as error:
-            where = tempfile.gettempdir()
-            raise StoreError(f"{where}: {error.strerror}; free space, or set TMPDIR to a larger disk") from error
         self._end += len(body)
+        self._waiting.append(body)
+        waiting = self._end - self._begin
+        if waiting >= _BEHIND:
+            # Nothing more is asked for until it is written: memory is not to make up for the disk.
+            _write(self._file, *self._taken())
+        elif waiting >= _TOGETHER and not self._turn.locked():
+            await self.settle()
         return place
 
+    async def settle(self) -> None:
+        """Write all that waits; bodies can be read from then on.
+
+        Raises:
+            StoreError: the disk is full.
+        """
+        async with self._turn:
+            await asyncio.to_thread(_write, self._file, *self._taken())
+
+    def _taken(self) -> tuple[list[bytes], int]:
+        taken = self._waiting, self._begin
+        self._waiting, self._begin = [], self._end
+        return taken
+
     def read(self, place: Place) -> bytes:
-        """A body, by any thread."""
+        """A body that was settled."""
         return os.pread(self._file, place.size, place.offset)
+
+
+def _write(file: int, bodies: Sequence[bytes], offset: int) -> None:
+    left = memoryview(b"".join(bodies))
+    try:
+        while left:
+            written = os.pwrite(file, left, offset)
+            left, offset = left[written:], offset + written
+    except OSError as error:
+        where = tempfile.gettempdir()
+        raise StoreError(f"{where}: {error.strerror}; free space, or set TMPDIR to a larger disk") from error
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,17 +11,50 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlmdata.errors import StoreError
-from vlmdata.ingest.web.spill import Spill, spill
+from vlmdata.ingest.web import spill as module
+from vlmdata.ingest.web.spill import Place, Spill, spill
 
 
-@given(st.lists(st.binary(max_size=50), max_size=20))
+@given(st.lists(st.binary(max_size=50), max_size=40))
 def test_what_is_added_is_read(bodies: list[bytes]) -> None:
-    with spill() as kept:
-        places = [kept.add(body) for body in bodies]
+    with pytest.MonkeyPatch.context() as patch, spill() as kept:
+        patch.setattr("vlmdata.ingest.web.spill._TOGETHER", 60)
+        patch.setattr("vlmdata.ingest.web.spill._BEHIND", 100)
+        places = asyncio.run(_add_all(kept, bodies))
         assert [kept.read(place) for place in reversed(places)] == bodies[::-1]
+
+
+def test_memory_does_not_make_up_for_a_slow_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlmdata.ingest.web.spill._TOGETHER", 1_000)
+    monkeypatch.setattr("vlmdata.ingest.web.spill._BEHIND", 3_000)
+    free, held = threading.Event(), []
+    write = module._write
+
+    def slow(file: int, bodies: list[bytes], offset: int) -> None:
+        held.append(sum(len(body) for body in bodies))
+        # The disk is stuck until the event loop itself has to wait for it.
+        if threading.current_thread() is threading.main_thread():
+            free.set()
+        else:
+            assert free.wait(10)
+        write(file, bodies, offset)
+
+    monkeypatch.setattr("vlmdata.ingest.web.spill._write", slow)
+    bodies = [bytes([at]) * 100 for at in range(100)]
+    with spill() as kept:
+        places = asyncio.run(_add_all(kept, bodies))
+        assert [kept.read(place) for place in places] == bodies
+    assert free.is_set() and max(held) <= 3_000
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 def test_a_full_disk_is_said() -> None:
     with open("/dev/full", "r+b", buffering=0) as full, pytest.raises(StoreError, match=r"free space, or set TMPDIR"):
-        Spill(full).add(b"x")
+        asyncio.run(_add_all(Spill(full), [b"x"]))
+
+
+async def _add_all(kept: Spill, bodies: list[bytes]) -> list[Place]:
+    """As downloads do, all at once."""
+    places = await asyncio.gather(*(kept.add(body) for body in bodies))
+    await kept.settle()
+    return places
