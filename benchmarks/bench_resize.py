@@ -36,8 +36,8 @@ from vlmdata.layout import Stage, Step
 from vlmdata.schema import CHECKED, JUDGED_CAPTIONS, SAMPLES, filled
 
 SHARDS = 2
-ROUNDS = 9
-CASES = ((200, 500, 256), (48, 1600, 512))
+ROUNDS = 5
+CASES = ((2_000, 500, 256), (200, 1600, 512))
 """How many photographs, their longer side, and what that becomes, px."""
 
 
