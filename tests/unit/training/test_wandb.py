@@ -53,7 +53,7 @@ def records(file: Path) -> Iterator[Any]:
 
 
 def logged(out: Path) -> tuple[Any, list[dict[str, Any]]]:
-    """The run and its history, as a training's folder has them; written by a process of its own, which may lag behind."""
+    """The run and its history; wandb writes in a process of its own, which may lag behind."""
     (file,) = out.glob("wandb/offline-run-*/*.wandb")
     for _ in range(100):
         found = list(records(file))
