@@ -80,7 +80,7 @@ class Tars:
             self._refuse(number, error)
 
     def read(self, spans: Sequence[Span]) -> list[bytes]:
-        """Parts of tars; those of one tar in a bucket are asked for all at once.
+        """Parts of tars; from a bucket all are asked for at once.
 
         Raises:
             SourceError: a tar is gone, is another one by now, or cannot be read.
@@ -89,10 +89,18 @@ class Tars:
         for at, (number, _, _) in enumerate(spans):
             of_tar.setdefault(number, []).append(at)
         found = [b""] * len(spans)
-        for number, places in of_tar.items():
-            for at, part in zip(places, self._parts(number, [spans[at][1:] for at in places]), strict=True):
+        asked = [(number, [spans[at][1:] for at in places]) for number, places in of_tar.items()]
+        for places, parts in zip(of_tar.values(), self._all_parts(asked), strict=True):
+            for at, part in zip(places, parts, strict=True):
                 found[at] = part
         return found
+
+    def _all_parts(self, asked: list[tuple[int, list[tuple[int, int]]]]) -> list[list[bytes]]:
+        if not self.remote or len(asked) < 2:
+            return [self._parts(*one) for one in asked]
+        # Tar after tar, a batch would wait once for each.
+        with ThreadPoolExecutor(min(len(asked), _AT_ONCE)) as several:
+            return list(several.map(lambda one: self._parts(*one), asked))
 
     def _parts(self, number: int, spans: list[tuple[int, int]]) -> list[bytes]:
         tree = _tree(self.root, os.getpid())
