@@ -121,14 +121,15 @@ class _WeightsAndBiases:
         import wandb
 
         asked = os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_MODE")
+        offline = not asked or os.environ.get("WANDB_MODE") == "offline"
         try:
             self._run: Any = wandb.init(
                 dir=str(out),
                 config=settings,
                 id=settings["run"],
-                resume="allow",
+                resume=None if offline else "allow",
                 project=os.environ.get("WANDB_PROJECT", "vlmdata"),
-                mode=None if asked else "offline",
+                mode="offline" if offline else None,
                 # What is printed is not theirs to keep, and a bar is no place for their lines.
                 settings=wandb.Settings(silent=True, console="off"),
             )
