@@ -10,6 +10,7 @@ import numpy as np
 from starter.training import Pairs, embed
 from vlmdata.config import RetrievalConfig
 from vlmdata.models.calibration import Bands, auc, pair_scores
+from vlmdata.quality.recall import wilson
 from vlmdata.quality.trusted import Trusted, trusted
 
 
@@ -34,8 +35,14 @@ class Measured:
 
     def row(self, name: str) -> str:
         """A row of a card's table."""
-        there, back = (" / ".join(f"{share:.1f}" for share in way) for way in (self.to_text, self.to_image))
+        there, back = (shown(way, self.n) for way in (self.to_text, self.to_image))
         return f"| {name} | {self.n:,} | {there} | {back} | {self.auc:.3f} |"
+
+
+def shown(way: tuple[float, float, float], n: int) -> str:
+    """R@1, R@5, R@10 in percent, and Wilson's 95 % interval of the last."""
+    low, high = wilson(round(way[2] * n / 100), n)
+    return " / ".join(f"{share:.1f}" for share in way) + f" [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def measure(model: Any, pairs: Pairs, caption: int) -> Measured:

@@ -40,8 +40,8 @@ def test_the_starter_profile_finds_the_sample() -> None:
 
 def test_the_nightly_deployment_has_a_schedule_and_a_valid_config() -> None:
     deployments = {deployment["name"]: deployment for deployment in _yaml(PREFECT_FILE)["deployments"]}
-    assert deployments.keys() == {"build-dataset", "nightly-ingest"}
-    assert "schedules" not in deployments["build-dataset"]
+    assert deployments.keys() == {"build-dataset", "nightly-ingest", "train"}
+    assert [name for name, deployment in deployments.items() if "schedules" in deployment] == ["nightly-ingest"]
     nightly = deployments["nightly-ingest"]
     assert [schedule["cron"] for schedule in nightly["schedules"]] == ["0 2 * * *"]
     config = nightly["parameters"]["config"]

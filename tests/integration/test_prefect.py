@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from base64 import b64decode
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +17,7 @@ from tests.integration.prefect_server import POOL, PrefectServer, prefect, worke
 from tests.integration.processes import environment, run, wait_until
 from tests.integration.sample import config_of, export_of, shards_in
 from tests.integration.seaweed import BUCKET, S3
+from tests.unit.training.conftest import VIT, model_folder, write_export
 from vlmdata.layout import Stage
 
 pytestmark = pytest.mark.integration
@@ -101,8 +104,28 @@ def config(sample: Path) -> Iterator[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def runs(client: Client, server: PrefectServer, s3: S3, config: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """How runs ended: a build as it should be, two with a parameter that cannot work, and two nights."""
+def training(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A small model, on a small set."""
+    folder = tmp_path_factory.mktemp("training")
+    return {
+        "data": str(write_export(folder / "set")),
+        "out": str(folder / "out"),
+        "model": str(model_folder(folder / "model", VIT)),
+        "epochs": 1,
+        "batch_per_device": 8,
+        "allow_small_batch": True,
+        "validation_share": 0.3,
+        "workers": 0,
+        "trackers": [],
+        "device": "cpu",
+    }
+
+
+@pytest.fixture(scope="module")
+def runs(
+    client: Client, server: PrefectServer, s3: S3, config: dict[str, Any], training: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """How runs ended: a build as it should be, two with a parameter that cannot work, two nights, and a training."""
     wanted = {
         "good": config,
         "no folder": {**config, "source": {"kind": "folder", "path": "/nowhere/pictures"}},
@@ -117,11 +140,21 @@ def runs(client: Client, server: PrefectServer, s3: S3, config: dict[str, Any]) 
         for name, store in (("night", f"{config['store']}-nightly"), ("night without news", config["store"])):
             run = client.trigger("nightly-ingest", {"config": {**config, "store": store}}).raise_for_status().json()
             ended[name] = client.ended(run["id"])
+        run = client.trigger("train", {"config": training}).raise_for_status().json()
+        ended["training"] = client.ended(run["id"])
         yield ended
 
 
-def test_the_form_describes_every_field(client: Client) -> None:
-    schema = client.deployments["build-dataset"]["parameter_openapi_schema"]
+@pytest.mark.parametrize(
+    ("deployment", "section", "required"),
+    [
+        ("build-dataset", "BuildConfig", ["dataset", "source"]),
+        ("nightly-ingest", "BuildConfig", ["dataset", "source"]),
+        ("train", "TrainConfig", ["data", "out", "model"]),
+    ],
+)
+def test_the_form_describes_every_field(client: Client, deployment: str, section: str, required: list[str]) -> None:
+    schema = client.deployments[deployment]["parameter_openapi_schema"]
     parts = {"parameters": schema, **schema["definitions"]}
     bare = [
         f"{name}.{key}"
@@ -130,7 +163,7 @@ def test_the_form_describes_every_field(client: Client) -> None:
         if not _described(value, schema["definitions"])
     ]
     assert not bare
-    assert parts["BuildConfig"]["required"] == ["dataset", "source"]
+    assert parts[section]["required"] == required
 
 
 def _described(value: dict[str, Any], definitions: dict[str, Any]) -> bool:
@@ -175,6 +208,25 @@ def test_a_run_builds_and_shows_its_funnel(client: Client, runs: dict[str, Any],
     for page in ("sample-gates", "sample-retrieval"):
         assert f"]({config['store']}/" in shown[page]["data"]
     assert shards_in(export_of(config))
+
+
+def test_a_training_shows_its_card_and_its_curves(
+    client: Client, runs: dict[str, Any], training: dict[str, Any]
+) -> None:
+    run = runs["training"]
+    assert (run["state_type"], run["state_name"]) == ("COMPLETED", "Completed"), run["state"]["message"]
+    assert run["state"]["message"] == f"model in {training['out']}/model"
+    told = json.loads((Path(training["out"]) / "run.json").read_text())
+    found = client.found("artifacts", artifacts={"flow_run_id": {"any_": [run["id"]]}})
+    shown = {artifact["key"]: artifact for artifact in found}
+    card = shown[f"training-{told['run']}"]["data"]
+    facts = (told["config_hash"], told["git_commit"], told["data"]["manifest_hash"], told["libraries"]["torch"])
+    assert all(fact in card for fact in facts)
+    assert "effective batch 8 (8 per device" in card and "image → text" in card and "text → image" in card
+    curves = shown[f"training-{told['run']}-curves"]
+    assert curves["type"] == "image"
+    picture = b64decode(curves["data"].removeprefix("data:image/png;base64,"))
+    assert picture == (Path(training["out"]) / "curves.png").read_bytes()
 
 
 def test_nights(client: Client, runs: dict[str, Any], config: dict[str, Any]) -> None:

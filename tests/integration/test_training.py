@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,12 @@ import yaml
 
 from tests.integration.seaweed import BUCKET, S3
 from tests.unit.training.conftest import VIT, model_folder, write_export
+from vlmdata.errors import SourceError
 from vlmdata.store import open_store
+from vlmdata.training.config import TRAIN
+from vlmdata.training.engine.checkpoints import checkpoints
 from vlmdata.training.log import read_figures
+from vlmdata.training.samples import open_samples
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
@@ -148,15 +154,62 @@ def test_the_command_trains_and_tells(tmp_path: Path, terms: dict[str, Any]) -> 
     assert "effective batch = 16: expected 256 or more" in small.stderr
 
 
-def test_an_export_in_a_bucket_trains_as_one_in_a_folder(tmp_path: Path, terms: dict[str, Any], s3: S3) -> None:
+def test_an_export_in_a_bucket_is_streamed(tmp_path: Path, terms: dict[str, Any], s3: S3) -> None:
+    """By two processes with two readers each, or after half of it was read from a folder: the same losses."""
     store = open_store(f"s3://{BUCKET}/export")
     for path in Path(terms["data"]).rglob("*"):
         if path.is_file():
             store.put(path.relative_to(terms["data"]).as_posix(), path.read_bytes())
-    here, there = config_file(tmp_path / "here", terms), config_file(tmp_path / "there", terms, data=store.url)
-    done(alone(here))
-    done(alone(there))
-    assert [line["loss"] for line in steps(there.parent)] == [line["loss"] for line in steps(here.parent)]
-    store.replace("train/webdataset/00001.tar", b"damaged")
-    refused = done(alone(config_file(tmp_path / "damaged", terms, data=store.url)), expected=2)
-    assert "7 bytes, MANIFEST.json says" in refused.stderr
+    done(alone(config_file(tmp_path / "here", terms)))
+    expected = [line["loss"] for line in steps(tmp_path / "here")]
+
+    done(together(config_file(tmp_path / "there", terms, data=store.url, batch_per_device=8, workers=2), 2))
+    assert [line["loss"] for line in steps(tmp_path / "there")] == pytest.approx(expected, rel=1e-4)
+    assert not [*(tmp_path / "there").rglob("*.tar"), *(tmp_path / "there").rglob("verified")]
+
+    shutil.copytree(tmp_path / "here", tmp_path / "resumed")
+    newest = checkpoints(tmp_path / "resumed/out")[-1]
+    shutil.rmtree(newest)
+    done(alone(config_file(tmp_path / "resumed", terms, data=store.url)))
+    assert checkpoints(tmp_path / "resumed/out")[-1] == newest
+    assert [line["loss"] for line in steps(tmp_path / "resumed")] == expected
+
+
+def test_tars_in_a_bucket_are_read_as_those_of_a_folder(tmp_path: Path, s3: S3) -> None:
+    """Also those that are no export; damage is told by the address."""
+    plain = write_export(tmp_path / "plain", samples=32, manifest=False)
+    store = open_store(f"s3://{BUCKET}/plain")
+    for path in sorted(plain.rglob("*.tar")):
+        store.put(path.relative_to(plain).as_posix(), path.read_bytes())
+    terms = {"model": "starter", "out": str(tmp_path / "out"), "epochs": 1, "validation_share": 0.3}
+    (tmp_path / "out").mkdir()
+    here, there = (
+        open_samples(TRAIN.parse({**terms, "data": data}), tmp_path / "out") for data in (str(plain), store.url)
+    )
+    assert here.digest == there.digest
+    assert here.table.equals(there.table)
+    spans = list(zip(*(here.table[name].to_pylist() for name in ("tar", "offset", "size")), strict=True))
+    assert here.tars.read(spans) == there.tars.read(spans)
+
+    store.replace("webdataset/00001.tar", (plain / "webdataset/00001.tar").read_bytes()[:-9000])
+    with pytest.raises(SourceError, match=r"s3://.*/plain/webdataset/00001.tar is another file than the one that was"):
+        replace(there.tars).read(spans)
+    with pytest.raises(SourceError, match=r"00001.tar: not a whole tar"):
+        open_samples(TRAIN.parse({**terms, "data": store.url}), tmp_path / "out")
+
+
+def test_an_export_in_a_bucket_is_verified_as_it_comes(tmp_path: Path, terms: dict[str, Any], s3: S3) -> None:
+    store = open_store(f"s3://{BUCKET}/damaged")
+    for path in Path(terms["data"]).rglob("*"):
+        if path.is_file():
+            store.put(path.relative_to(terms["data"]).as_posix(), path.read_bytes())
+    tar = "train/webdataset/00001.tar"
+    data = bytearray(store.get(tar))
+    for change, said in ((data[:7], "has 7 bytes, MANIFEST.json says"), (data, "is not the file that MANIFEST.json")):
+        change[3] ^= 1
+        store.replace(tar, bytes(change))
+        (tmp_path / "out").mkdir(exist_ok=True)
+        with pytest.raises(SourceError, match=f"s3://{BUCKET}/damaged/{tar} {said}") as caught:
+            open_samples(TRAIN.parse({**terms, "data": store.url, "out": str(tmp_path / "out")}), tmp_path / "out")
+        assert "\n" not in str(caught.value)
+        assert not (tmp_path / "out/verified").exists()

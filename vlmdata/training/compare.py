@@ -98,7 +98,7 @@ def compare(config: TrainConfig, a: str, b: str, seeds: int, held_out: str | Non
             one = _with(
                 config, data=sets[name], out=str(out / name / f"seed-{seed}"), seed=seed, epoch_steps=steps or 1
             )
-            story = _trained(one)
+            story = _trained(one, f"train {name.upper()}, seed {seed}")
             total = int(story["steps"])
             rows.append(_measured(one, story["model"], measured_on))
     compared = Compared(
@@ -154,10 +154,10 @@ def _refuse_overlap(name: str, trained_on: Samples, measured_on: Samples) -> Non
         )
 
 
-def _trained(config: TrainConfig) -> dict[str, Any]:
+def _trained(config: TrainConfig, title: str) -> dict[str, Any]:
     from vlmdata.training.train import train
 
-    return train(config)
+    return train(config, title)
 
 
 def _measured(config: TrainConfig, model: str, samples: Samples) -> dict[str, float]:

@@ -103,7 +103,7 @@ class TrainConfig(Section):
     """A training, from data to a folder of checkpoints, log and card."""
 
     data: str = Field(
-        description="An export's folder or s3:// URL; or another folder of WebDataset tars.",
+        description="An export's folder or s3:// URL, or another folder or URL of WebDataset tars.",
         json_schema_extra=OPERATIONAL,  # what it holds decides, wherever it lies
     )
     out: str = Field(description="Folder of checkpoints, log and card.", json_schema_extra=OPERATIONAL)

@@ -1,19 +1,20 @@
-"""An export's tars as files of this machine, each as its MANIFEST says it is; or any folder of tars."""
+"""An export's tars, each as its MANIFEST says it is; or any folder or prefix of tars."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import posixpath
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from vlmdata.errors import SourceError
 from vlmdata.export.names import MANIFEST, is_export, is_ours
 from vlmdata.ingest.files import archive_tree, find_archives
 from vlmdata.store import LocalStore, Store, open_store
+from vlmdata.training.tars import Tars
 
 
 @dataclass(frozen=True)
@@ -37,22 +38,23 @@ class Tar:
 
 @dataclass(frozen=True)
 class ExportFiles:
-    """The tars of a set, and how to have one here.
+    """The tars of a set.
 
     Attributes:
         tars: in the order of the manifest.
         manifest: MANIFEST.json; None: this is no export of ours.
         digest: short sha256 of the manifest, or of names and sizes where there is none.
+        bytes: what is in them, by their numbers in `tars`.
     """
 
     tars: list[Tar]
     manifest: dict[str, Any] | None
     digest: str
-    here: Callable[[Tar], Path]
+    bytes: Tars
 
 
-def export_files(data: str, cache: Path) -> ExportFiles:
-    """The tars at a folder, s3:// URL or glob; those of a remote store are fetched into `cache`, once.
+def export_files(data: str) -> ExportFiles:
+    """The tars at a folder, s3:// URL or glob; all are there, and as large as they should be.
 
     Raises:
         SourceError: there are none, the export is not complete, or its manifest is no manifest.
@@ -66,31 +68,29 @@ def export_files(data: str, cache: Path) -> ExportFiles:
     tars = list(_tars(manifest, store))
     if not tars:
         raise SourceError(f"data: {store.url} has no webdataset tars; export it with formats: [webdataset]")
-    return ExportFiles(tars, manifest, sha256(raw).hexdigest()[:16], lambda tar: _here(store, tar, cache))
+    return ExportFiles(tars, manifest, sha256(raw).hexdigest()[:16], _there(tars, _places(store, tars)))
 
 
-def verify(tar: Tar, path: Path) -> None:
-    """Compare a file with what its manifest says.
+def verify(tar: Tar, path: Path, where: str) -> None:
+    """Compare a file, which lies at `where`, with what its manifest says.
 
     Raises:
         SourceError: it is another one, or damaged.
     """
-    if tar.size is not None and path.stat().st_size != tar.size:
-        _refuse(path, f"has {path.stat().st_size:,} bytes, {MANIFEST} says {tar.size:,}")
     if tar.sha256 is not None:
         with path.open("rb") as file:
             if file_digest(file, "sha256").hexdigest() != tar.sha256:
-                _refuse(path, f"is not the file that {MANIFEST} names (sha256)")
+                _refuse(where, f"is not the file that {MANIFEST} names (sha256)")
 
 
-def refuse_count(tar: Tar, path: Path, found: int) -> None:
+def refuse_count(tar: Tar, where: str, found: int) -> None:
     """Raise SourceError unless a tar holds as many samples as its manifest says."""
     if tar.samples is not None and found != tar.samples:
-        _refuse(path, f"holds {found:,} samples, {MANIFEST} says {tar.samples:,}")
+        _refuse(where, f"holds {found:,} samples, {MANIFEST} says {tar.samples:,}")
 
 
-def _refuse(path: Path, why: str) -> None:
-    raise SourceError(f"data: {path} {why}; export or copy the set again")
+def _refuse(where: str, why: str) -> NoReturn:
+    raise SourceError(f"data: {where} {why}; export or copy the set again")
 
 
 def _parsed(raw: bytes, store: Store) -> dict[str, Any]:
@@ -119,37 +119,37 @@ def _tars(manifest: dict[str, Any], store: Store) -> Iterator[Tar]:
         yield Tar(place, file.get("split"), str(file["sha256"]), int(file["bytes"]), int(file["samples"]))
 
 
-def _here(store: Store, tar: Tar, cache: Path) -> Path:
+def _places(store: Store, tars: list[Tar]) -> Tars:
     if isinstance(store, LocalStore):
-        path = store.root / tar.name
-        if not path.is_file():
-            _refuse(path, f"is named by {MANIFEST} and not there")
-        return path
-    path = cache / f"{tar.sha256}.tar"
-    if not path.is_file():
-        try:
-            data = store.get(os.path.normpath(tar.name)) if ".." not in tar.name else _beside(store, tar)
-        except FileNotFoundError:
-            raise SourceError(f"data: {store.locate(tar.name)} is gone; export or copy the set again") from None
-        LocalStore(str(cache), "out").replace(path.name, data)
-    return path
+        # From the root on, for what an increment names beside it is not below its folder.
+        return Tars("/", [str(store.root / tar.name).lstrip("/") for tar in tars])
+    bucket, _, prefix = store.url.removeprefix("s3://").partition("/")
+    names = [posixpath.normpath(posixpath.join(prefix, tar.name)) for tar in tars]
+    for tar, name in zip(tars, names, strict=True):
+        if name.startswith(".."):
+            _refuse(store.locate(tar.name), f"is named by {MANIFEST} and not there")
+    return Tars(f"s3://{bucket}", names)
 
 
-def _beside(store: Store, tar: Tar) -> bytes:
-    parent = open_store(store.url.rstrip("/").rpartition("/")[0], "data")
-    return parent.get(tar.name.removeprefix("../"))
+def _there(tars: list[Tar], places: Tars) -> Tars:
+    found = places.sizes_and_versions()
+    versions = []
+    for number, (tar, now) in enumerate(zip(tars, found, strict=True)):
+        if now is None:
+            _refuse(places.where(number), f"is named by {MANIFEST} and not there")
+        size, version = now
+        if tar.size is not None and size != tar.size:
+            _refuse(places.where(number), f"has {size:,} bytes, {MANIFEST} says {tar.size:,}")
+        versions.append(version)
+    return replace(places, versions=versions)
 
 
 def _without_manifest(data: str) -> ExportFiles:
-    if data.startswith("s3://"):
-        raise SourceError(
-            f"data = {data!r}: no {MANIFEST} there; tars that are no export of ours are read from a folder"
-        )
     try:
         found = find_archives(data, (".tar",))
     except SourceError as error:
         raise SourceError(str(error).replace("source.path", "data", 1)) from error
-    root = Path(archive_tree(data, (".tar",)).root)
+    root = archive_tree(data, (".tar",)).root
     digest = sha256("".join(f"{tar.name} {tar.size}\n" for tar in found).encode()).hexdigest()[:16]
-    places = {tar.name: root / tar.name for tar in found}
-    return ExportFiles([Tar(name) for name in places], None, digest, lambda tar: places[tar.name])
+    tars = Tars(root, [tar.name for tar in found], [tar.version for tar in found])
+    return ExportFiles([Tar(name) for name in tars.names], None, digest, tars)

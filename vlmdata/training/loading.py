@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.util import Finalize
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -61,7 +61,6 @@ class Pairs:
     flipping: Transform
     tokenizer: Any
     seed: int
-    _open: dict[int, IO[bytes]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return int(self.samples.table.num_rows)
@@ -77,13 +76,15 @@ class Pairs:
         import torch
 
         failed: list[tuple[str, str]] = []
-        images, texts, ids = zip(*(self._pair(epoch, row, failed) for epoch, row in keys), strict=True)
+        pictures = self.bytes_of([row for _, row in keys])
+        made = (self._pair(epoch, row, data, failed) for (epoch, row), data in zip(keys, pictures, strict=True))
+        images, texts, ids = zip(*made, strict=True)
         return Loaded(torch.stack(images), self.tokenizer(list(texts)), list(ids), failed)
 
-    def _pair(self, epoch: int, row: int, failed: list[tuple[str, str]]) -> tuple[Any, str, str]:
+    def _pair(self, epoch: int, row: int, data: bytes, failed: list[tuple[str, str]]) -> tuple[Any, str, str]:
         import torch
 
-        image, at = self._first_readable(row, failed)
+        image, at = self._first_readable(row, data, failed)
         table = self.samples.table
         draw = sample_draw(self.seed, epoch, row)
         weights = np.array(table["weights"][at].as_py())
@@ -93,11 +94,11 @@ class Pairs:
         transform = self.plain if table["sided"][at].as_py() else self.flipping
         return transform(image), caption, table["id"][at].as_py()
 
-    def _first_readable(self, row: int, failed: list[tuple[str, str]]) -> tuple[Image.Image, int]:
+    def _first_readable(self, row: int, data: bytes, failed: list[tuple[str, str]]) -> tuple[Image.Image, int]:
         for step in range(_NEXT_TRIED):
             at = (row + step) % len(self)
             try:
-                return self.image(at), at
+                return (decoded(data) if step == 0 else self.image(at)), at
             except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
                 failed.append((self.samples.table["id"][at].as_py(), f"{type(error).__name__}: {error}"))
         raise SourceError(
@@ -106,22 +107,28 @@ class Pairs:
 
     def image(self, row: int) -> Image.Image:
         """The picture of a row, upright, RGB; OSError or ValueError if it does not decode."""
-        table = self.samples.table
-        file = self._tar(table["tar"][row].as_py())
-        data = os.pread(file.fileno(), table["size"][row].as_py(), table["offset"][row].as_py())
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data)) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise ValueError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
-                upright = upright_rgb(image)
-                upright.load()
-                return upright
+        return decoded(self.bytes_of([row])[0])
 
-    def _tar(self, number: int) -> IO[bytes]:
-        if number not in self._open:
-            self._open[number] = self.samples.tars[number].open("rb")
-        return self._open[number]
+    def bytes_of(self, rows: Sequence[int]) -> list[bytes]:
+        """The pictures of rows, as they are stored; one request for what lies in one tar.
+
+        Raises:
+            SourceError: they cannot be read.
+        """
+        tar, offset, size = (self.samples.table[name] for name in ("tar", "offset", "size"))
+        return self.samples.tars.read([(tar[row].as_py(), offset[row].as_py(), size[row].as_py()) for row in rows])
+
+
+def decoded(data: bytes) -> Image.Image:
+    """A picture, upright, RGB; OSError or ValueError if it does not decode."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(io.BytesIO(data)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
+            upright = upright_rgb(image)
+            upright.load()
+            return upright
 
 
 def workers_for(asked: int | None) -> int:

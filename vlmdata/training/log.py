@@ -120,8 +120,24 @@ class _WeightsAndBiases:
     def __init__(self, out: Path, step: int, settings: dict[str, Any]) -> None:
         import wandb
 
-        mode = None if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_MODE") else "offline"
-        self._run: Any = wandb.init(dir=str(out), config=settings, mode=mode, resume="allow", id=settings["run"])
+        asked = os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_MODE")
+        offline = not asked or os.environ.get("WANDB_MODE") == "offline"
+        try:
+            self._run: Any = wandb.init(
+                dir=str(out),
+                config=settings,
+                id=settings["run"],
+                resume=None if offline else "allow",
+                project=os.environ.get("WANDB_PROJECT", "vlmdata"),
+                mode="offline" if offline else None,
+                # What is printed is not theirs to keep, and a bar is no place for their lines.
+                settings=wandb.Settings(silent=True, console="off"),
+            )
+        except wandb.Error as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(
+                f"trackers: wandb does not start ({reason}); set WANDB_MODE=offline, or leave it out"
+            ) from error
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
         self._run.log(dict(figures), step=step)

@@ -22,6 +22,7 @@ from vlmdata.store import LocalStore
 from vlmdata.training.config import TrainConfig
 from vlmdata.training.export_files import ExportFiles, Tar, export_files, refuse_count, verify
 from vlmdata.training.order import Rows
+from vlmdata.training.tars import Tars
 
 TRAIN, VALIDATION = "train", "validation"
 INDEX = pa.schema(
@@ -53,7 +54,7 @@ class Samples:
 
     Attributes:
         index: the file of `INDEX`, mapped; a row a pair.
-        tars: paths, by the number in `tar`.
+        tars: their bytes, by the number in `tar`.
         digest: names what the set holds.
         manifest: the export's MANIFEST.json; None: it is not ours.
         left_out: samples without a pair to learn from, by reason.
@@ -61,7 +62,7 @@ class Samples:
     """
 
     index: Path
-    tars: list[Path]
+    tars: Tars
     digest: str
     manifest: dict[str, Any] | None
     left_out: dict[str, int]
@@ -95,35 +96,31 @@ class Samples:
 
 
 def open_samples(config: TrainConfig, out: Path) -> Samples:
-    """Verify and index a set; a set that was indexed here before is not read again.
+    """Verify and index a set; a set that was indexed here before, and has not changed, is not read again.
 
     Raises:
         SourceError: it fails verification, cannot be read, or a split is empty.
     """
-    found = export_files(config.data, out / "cache")
-    paths = [found.here(tar) for tar in found.tars]
+    found = export_files(config.data)
     held_out = not any(tar.split == VALIDATION for tar in found.tars)
-    terms = json.dumps([found.digest, config.caption_weights, config.validation_share if held_out else None])
+    share = config.validation_share if held_out else None
+    terms = json.dumps([found.digest, config.caption_weights, share, list(found.bytes.versions)])
     name = f"index-{sha256(terms.encode()).hexdigest()[:16]}"
     index, story = out / f"{name}.arrow", out / f"{name}.json"
     if not story.is_file():
-        left_out = _write(index, found, paths, config, held_out)
+        left_out = _write(index, found, config, held_out)
         LocalStore(str(out), "out").replace(story.name, json.dumps(left_out).encode())
-    samples = Samples(index, paths, found.digest, found.manifest, json.loads(story.read_bytes()), held_out)
+    samples = Samples(index, found.bytes, found.digest, found.manifest, json.loads(story.read_bytes()), held_out)
     _refuse_empty(samples, config)
     return samples
 
 
-def _write(
-    index: Path, found: ExportFiles, paths: Sequence[Path], config: TrainConfig, held_out: bool
-) -> dict[str, int]:
+def _write(index: Path, found: ExportFiles, config: TrainConfig, held_out: bool) -> dict[str, int]:
     left_out = {"missing": 0, "no_caption": 0, "other_split": 0}
     part = index.with_suffix(".part")
     with pa.OSFile(str(part), "wb") as file, pa.ipc.new_file(file, INDEX) as writer:
-        for number, (tar, path) in enumerate(zip(found.tars, paths, strict=True)):
-            verify(tar, path)
-            listed = list_rows(WebdatasetSource(path=str(path)))
-            refuse_count(tar, path, listed.num_rows)
+        for number, tar in enumerate(found.tars):
+            listed = _listed(tar, number, found, index.parent)
             if not held_out and tar.split not in (TRAIN, VALIDATION):
                 left_out["other_split"] += listed.num_rows
                 continue
@@ -131,6 +128,16 @@ def _write(
             writer.write_table(pa.Table.from_pylist(rows, schema=INDEX))
     part.replace(index)
     return {reason: count for reason, count in left_out.items() if count}
+
+
+def _listed(tar: Tar, number: int, found: ExportFiles, out: Path) -> pa.Table:
+    """The samples of a tar that is as its manifest says."""
+    where = found.bytes.where(number)
+    with found.bytes.whole(number, out / "verified") as path:
+        verify(tar, path, where)
+        listed = list_rows(WebdatasetSource(path=str(path)))
+    refuse_count(tar, where, listed.num_rows)
+    return listed
 
 
 def _pairs(

@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from vlmdata.training.engine.models import Learner
 
 
-def train(config: TrainConfig) -> dict[str, Any]:
+def train(config: TrainConfig, title: str = "train") -> dict[str, Any]:
     """Train as the config says, from the newest checkpoint in `out` if there is one; returns run.json.
+
+    Args:
+        title: What its progress is told under.
 
     Raises:
         UserError: the config, the data, the model or `out` cannot be used; one line says what to change.
@@ -37,7 +40,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
 
     check(config)
     with place(config.device) as here:
-        return _train(config, here)
+        return _train(config, here, title)
 
 
 def check(config: TrainConfig) -> None:
@@ -53,7 +56,7 @@ def check(config: TrainConfig) -> None:
     LocalStore(config.out, "out").check(create=False)
 
 
-def _train(config: TrainConfig, here: Place) -> dict[str, Any]:
+def _train(config: TrainConfig, here: Place, title: str) -> dict[str, Any]:
     from vlmdata.training.engine.models import learner
 
     batch = batch_of(config, here.devices)
@@ -68,7 +71,7 @@ def _train(config: TrainConfig, here: Place) -> dict[str, Any]:
             f"out = {config.out!r}: was trained with an effective batch of {before['batch']['effective']}, and this"
             f" would be {batch.effective}; set effective_batch, or give another out"
         )
-    return _run(config, here, batch, learned, samples, stages, before)
+    return _run(config, here, batch, learned, samples, stages, before, title)
 
 
 def _opened(config: TrainConfig, here: Place) -> Samples:
@@ -89,7 +92,14 @@ def _opened(config: TrainConfig, here: Place) -> Samples:
 
 
 def _run(
-    config: TrainConfig, here: Place, batch: Batch, learned: Learner, samples: Samples, stages: list[Stage], before: Any
+    config: TrainConfig,
+    here: Place,
+    batch: Batch,
+    learned: Learner,
+    samples: Samples,
+    stages: list[Stage],
+    before: Any,
+    title: str,
 ) -> dict[str, Any]:
     from vlmdata.training.engine.checkpoints import checkpoints, load_state
     from vlmdata.training.engine.devices import hardware, precision_on
@@ -113,7 +123,7 @@ def _run(
     trackers: list[Tracker] = open_trackers(config.trackers, out, step, story) if here.first else []
     log = Log(out, step, trackers) if here.first else Silent()
     pair = Pair(learned.parts.model, low_precision=precision == "bf16", device=here.device).to(here.device)
-    training = Training(config, here, batch, stages, learned, pair, pairs, log, story["run"])
+    training = Training(config, here, batch, stages, learned, pair, pairs, log, story["run"], title)
     try:
         if here.first:
             put_story(out, {**story, "finished": False})

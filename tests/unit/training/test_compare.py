@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.unit.training.conftest import Configured, write_export
+from vlmdata import progress
 from vlmdata.errors import ConfigError, SourceError
 from vlmdata.training.compare import MEASURES, Interval, as_lines, compare
 
@@ -22,10 +23,21 @@ def _few_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+class Heard(progress.Listener):
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+
+    def begin(self, step: str, total: int) -> None:
+        self.begun.append(step)
+
+
 def test_two_sets_are_compared_with_equal_compute(configured: Configured, tmp_path: Path) -> None:
     a, b = (write_export(tmp_path / name, samples=count) for name, count in (("a", 96), ("b", 48)))
     config = configured(out=str(tmp_path / "out"), epochs=1)
-    found = compare(config, str(a), str(b), seeds=2)
+    heard = Heard()
+    with progress.listening(heard):
+        found = compare(config, str(a), str(b), seeds=2)
+    assert heard.begun == [f"train {side}, seed {seed}, stage 1 of 1" for seed in (0, 1) for side in "AB"]
     assert found.sizes[0] > found.sizes[1]
     stories = [json.loads(path.read_text()) for path in (tmp_path / "out").glob("[ab]/seed-*/run.json")]
     assert len(stories) == 4

@@ -11,7 +11,7 @@ import torch
 from vlmdata.quality.recall import Ranks, Recall, Vectors, galleries, ranks
 from vlmdata.training.config import EvaluationConfig
 from vlmdata.training.engine.pair import Pair
-from vlmdata.training.loading import Pairs
+from vlmdata.training.loading import Pairs, decoded
 from vlmdata.training.order import Rows
 
 _AT_ONCE = 64
@@ -52,5 +52,5 @@ def embeddings(pair: Pair, pairs: Pairs, rows: Rows, device: str) -> tuple[Vecto
 
 
 def _images(pairs: Pairs, rows: Sequence[int] | Rows) -> Iterator[Any]:
-    for row in rows:
-        yield pairs.measuring(pairs.image(int(row)))
+    for data in pairs.bytes_of([int(row) for row in rows]):
+        yield pairs.measuring(decoded(data))

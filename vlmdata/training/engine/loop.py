@@ -39,6 +39,7 @@ class Training:
 
     Attributes:
         pair: the model.
+        title: what its progress is told under.
         step: steps that are done.
         best: evaluations, newest last.
     """
@@ -52,6 +53,7 @@ class Training:
     pairs: Pairs
     log: Log
     run: str
+    title: str
     step: int = 0
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     _warned: bool = False
@@ -121,7 +123,7 @@ class Training:
             seed=self.config.seed,
             max_grad_norm=self.config.max_grad_norm,
         )
-        bar = f"train, stage {stage.number} of {len(self.stages)}"
+        bar = f"{self.title}, stage {stage.number} of {len(self.stages)}"
         progress.begin(bar, stage.steps * self.batch.effective)
         progress.done(bar, (self.step - stage.first_step) * self.batch.effective)
         self._steps(stage, stepper, frozen, bar)
