@@ -50,7 +50,7 @@ class Step(StrEnum):
 REVISION: dict[Step, int] = {
     **dict.fromkeys(Step, 1),
     Step.LISTING: 3,
-    Step.RAW: 2,
+    Step.RAW: 3,
     Step.DUPLICATES: 2,
     Step.FILTERED: 2,
     Step.ANSWERS: 2,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, NamedTuple
 
-from vlmdata.errors import StoreError
+from vlmdata.scratch import temporary_file_errors
 
 
 class Place(NamedTuple):
@@ -32,13 +32,10 @@ class Spill:
             StoreError: the disk is full.
         """
         place = Place(self._end, len(body))
-        try:
+        with temporary_file_errors():
             written = 0
             while written < len(body):
                 written += os.pwrite(self._file, body[written:] if written else body, self._end + written)
-        except OSError as error:
-            where = tempfile.gettempdir()
-            raise StoreError(f"{where}: {error.strerror}; free space, or set TMPDIR to a larger disk") from error
         self._end += len(body)
         return place
 
@@ -49,6 +46,12 @@ class Spill:
 
 @contextmanager
 def spill() -> Iterator[Spill]:
-    """One in a file without a name, which is gone afterwards, or with the process."""
-    with tempfile.TemporaryFile(prefix="vlmdata-", buffering=0) as file:
+    """One in a file without a name, which is gone afterwards, or with the process.
+
+    Raises:
+        StoreError: the disk is full, or there is no place for temporary files.
+    """
+    with temporary_file_errors():
+        file = tempfile.TemporaryFile(prefix="vlmdata-", buffering=0)  # noqa: SIM115 - closed below
+    with file:
         yield Spill(file)
