@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import shutil
 import ssl
 import subprocess
@@ -19,6 +21,7 @@ import pytest
 
 from tests.servers.hostile_web import HostileWeb, bomb, double_bomb, hostile_web, picture
 from vlmdata.config import NetworkConfig
+from vlmdata.errors import StoreError
 from vlmdata.ingest.reading import Lost
 from vlmdata.ingest.web.fetching import fetch_rows
 from vlmdata.opt_out import OptOut
@@ -305,6 +308,23 @@ def test_a_digest_that_was_asked_for_is_checked(web: HostileWeb) -> None:
     assert reading.fetches["code"].to_pylist() == [None] * 3 + ["hash_mismatch"] * 3
     details = reading.fetches["detail"].to_pylist()[3:]
     assert [detail.split()[1] for detail in details] == ["md5", "sha256", "sha512"]
+
+
+def test_a_full_disk_ends_all_of_it_in_one_line(web: HostileWeb, monkeypatch: pytest.MonkeyPatch) -> None:
+    left, write = [5], os.pwrite
+
+    def full(file: int, data: bytes, at: int) -> int:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(file, data, at)
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(StoreError, match=r"no space left .* set TMPDIR to another folder$") as told:
+        fetched(web, *[f"/slow/20/{number}.jpg" for number in range(40)], per_host=4)
+    assert "\n" not in str(told.value) and len(web.requests) < 40, "nobody else is asked"
+    monkeypatch.undo()
+    assert [row["outcome"] for row in fetched(web, "/picture/1.jpg")] == ["kept"]
 
 
 def test_connections_are_used_again(web: HostileWeb) -> None:
