@@ -113,7 +113,7 @@ def _ingest(path: Path) -> None:
     each_here(Step.RAW, list_source(dataset, config), lambda shard: ingest_shard(dataset, shard, config))
 
 
-def _made_up(_network: NetworkConfig, _opt_out: OptOut, rows: pa.Table) -> Iterator[Reading]:
+def _made_up(network: NetworkConfig, opt_out: OptOut, rows: pa.Table) -> Iterator[Reading]:
     """In the place of `fetch_rows`."""
     for some in slices([0] * rows.num_rows):
         urls = rows["url"][some]
