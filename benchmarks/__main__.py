@@ -18,7 +18,7 @@ from benchmarks.builds import ROOT, Row
 
 NAMES = (
     *("download", "filter", "phash", "near_duplicates", "drop", "night", "collisions", "confirm"),
-    *("export", "resize", "report", "flow", "rerun", "memory"),
+    *("export", "resize", "report", "flow", "rerun", "list", "memory"),
     *("captions", "scoring", "gates", "faults", "language", "training"),
 )
 _HOLDS = {">=": operator.ge, "<=": operator.le, "=": operator.eq}

@@ -105,7 +105,8 @@ class UrlsSource(Section):
     language_column: str | None = Field(default=None, description="Column of the captions' languages; null: none.")
     license_column: str | None = Field(default=None, description="Column of licences; null: none.")
     hash_column: str | None = Field(
-        default=None, description="Column of sha256 digests that the pictures must have; null: none is asked for."
+        default=None,
+        description="Column of digests that the pictures must have (md5, sha256 or sha512, in hex); null: none.",
     )
     allow_licenses: tuple[str, ...] | None = Field(
         default=None, description="Rows under any other licence are rejected; null: none is asked for."

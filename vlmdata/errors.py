@@ -10,7 +10,7 @@
     ├── BuildIncomplete           4   done in part: a rerun does what is left
     │   ├── Overtaken                 another run published meanwhile
     │   └── HeldByOther               another night is under way
-    ├── DoesNotHold               1   an export is not what was written
+    ├── DoesNotHold               1   an export is not what was written, or a picture that was forgotten is in the store
     ├── Diverged                  1   a training's loss is no number any more
     └── BrokenInvariant           1   the accounts do not add up: a defect of ours
 
@@ -72,7 +72,7 @@ class HeldByOther(BuildIncomplete):
 
 
 class DoesNotHold(VlmdataError):
-    """What was to be proven is not so: an export is damaged, or not all there."""
+    """What was to be proven is not so: an export is damaged or not all there, or something forgotten is still kept."""
 
 
 class Diverged(VlmdataError):

@@ -50,7 +50,7 @@ class Step(StrEnum):
 REVISION: dict[Step, int] = {
     **dict.fromkeys(Step, 1),
     Step.LISTING: 3,
-    Step.RAW: 2,
+    Step.RAW: 3,
     Step.DUPLICATES: 2,
     Step.FILTERED: 2,
     Step.ANSWERS: 2,
@@ -126,9 +126,25 @@ def journal_batch(dataset: str, token: str) -> str:
     return f"{journal(dataset)}/batches/{token}.json"
 
 
+_SHA256_DIGITS = 64
+
+
 def sent_picture(dataset: str, name: str) -> str:
     """A picture that a captioner fetches by a link, for as long as it is asked about."""
     return f"{dataset}/{Stage.CAPTIONED}/sent/{name}"
+
+
+def sent_name(ends: int, whose: str, original: str, random: str) -> str:
+    """Such a picture's name, less its suffix: whatever was made of the original, its sha256 finds it."""
+    return f"{ends}-{whose}-{original}{random}"
+
+
+def original_of_sent(path: str) -> str | None:
+    """The sha256 of what such a picture was made of; None: the object is none."""
+    folder, _, name = path.rpartition("/")
+    parts = name.partition(".")[0].split("-")
+    is_one = path == sent_picture(folder.partition("/")[0], name) and len(parts) == 3
+    return parts[2][:_SHA256_DIGITS] if is_one else None
 
 
 def versions_prefix(dataset: str) -> str:

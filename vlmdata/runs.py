@@ -7,6 +7,8 @@ names the run before it. `status` and `explain` read nothing else.
 from __future__ import annotations
 
 import json
+import os
+import socket
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -154,6 +156,7 @@ def start_run(dataset: Dataset, config: BuildConfig, version: int | None = None)
             "number": run.number,
             "parent": before.number if before else None,
             "started": _now(),
+            "by": f"{socket.gethostname()}, process {os.getpid()}",
             "version": __version__,
             "base": version,
             "config": config.model_dump(mode="json"),

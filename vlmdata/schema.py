@@ -37,7 +37,11 @@ LISTING = pa.schema(
         _field("license", pa.string(), "as the source states it"),
         _field("missing", pa.bool_(), "named by a caption row, but not there", nullable=False),
         _field("captions", pa.list_(pa.struct([("text", pa.string()), ("lang", pa.string())])), "as given"),
-        _field("sha256", pa.string(), "hex digest that the bytes must have; null: none is asked for"),
+        _field(
+            "sha256",
+            pa.string(),
+            "hex digest that the bytes must have, an md5, sha256 or sha512; null: none is asked for",
+        ),
         _field("extra", pa.string(), "further columns of the source's row, as JSON; null: there are none"),
         _field("refused", pa.string(), "reason code for which it is not read at all; null: it is"),
     ]
@@ -61,13 +65,18 @@ IMAGES = pa.schema([ID, _field("image", pa.large_binary(), "original bytes, unto
 
 FETCHES = pa.schema(
     [
-        _field("url", pa.string(), "as the list has it", nullable=False),
+        _field("url", pa.string(), "as the list has it; of a row without one, its key", nullable=False),
         _field("outcome", pa.string(), "kept | rejected | failed", nullable=False),
         _field("code", pa.string(), "stable reason code; null: kept"),
         _field("detail", pa.string(), "for people"),
         _field("retryable", pa.bool_(), "a rerun may mend it", nullable=False),
         _field("http_status", pa.int32(), "of the last answer; null: none came"),
-        _field("attempts", pa.int32(), "requests sent, redirects and further tries among them", nullable=False),
+        _field(
+            "attempts",
+            pa.int32(),
+            "requests sent, redirects and further tries among them; 0: not asked",
+            nullable=False,
+        ),
         _field("final_url", pa.string(), "where the redirects led; null: nothing was asked"),
         _field("etag", pa.string(), "as the server sent it"),
         _field("last_modified", pa.string(), "as the server sent it"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import os
 import shutil
 import ssl
 import subprocess
@@ -18,6 +21,7 @@ import pytest
 
 from tests.servers.hostile_web import HostileWeb, bomb, double_bomb, hostile_web, picture
 from vlmdata.config import NetworkConfig
+from vlmdata.errors import StoreError
 from vlmdata.ingest.reading import Lost
 from vlmdata.ingest.web.fetching import fetch_rows
 from vlmdata.opt_out import OptOut
@@ -148,6 +152,14 @@ def test_a_chunk_that_is_none_ends_the_picture(web: HostileWeb) -> None:
     # Whether the client still reads when it comes, or waits for more, is a matter of milliseconds.
     [row] = fetched(web, "/bad-chunk")
     assert row["outcome"] == "failed" and row["code"] in {"bad_http", "timeout", "connection_lost"}
+
+
+def test_what_follows_the_length_is_not_taken_for_the_next_answer(web: HostileWeb) -> None:
+    """More bytes than were announced: what counts was announced, or the answer is none; no other picture suffers."""
+    rows = fetched(web, *[path for n in range(30) for path in ("/long", f"/picture/{n}.jpg")], per_host=2)
+    announced = sha256(picture(0)[: len(picture(0)) // 2]).hexdigest()
+    assert {(row["code"], row["sha256"]) for row in rows[::2]} <= {(None, announced), ("bad_http", None)}
+    assert [row["sha256"] for row in rows[1::2]] == [sha256(picture(n)).hexdigest() for n in range(30)]
 
 
 def test_a_body_that_drips_is_waited_for_no_longer_than_agreed(web: HostileWeb) -> None:
@@ -287,11 +299,32 @@ def test_who_opted_out_is_not_asked(web: HostileWeb, tmp_path: Any) -> None:
 
 
 def test_a_digest_that_was_asked_for_is_checked(web: HostileWeb) -> None:
-    urls = [web.url("/picture/1.jpg"), web.url("/picture/2.jpg")]
-    wanted = [sha256(picture(1)).hexdigest()] * 2
-    rows = filled(LISTING, 2, key=pa.array(urls), url=pa.array(urls), missing=False, sha256=pa.array(wanted))
+    kinds = (hashlib.md5, hashlib.sha256, hashlib.sha512)
+    urls = [web.url(f"/picture/{number}.jpg") for number in (1, 2) for _ in kinds]
+    wanted = [kind(picture(1)).hexdigest() for kind in kinds] * 2
+    rows = filled(LISTING, len(urls), key=pa.array(urls), url=pa.array(urls), missing=False, sha256=pa.array(wanted))
     [reading] = fetch_rows(network(web), NOBODY, rows)
-    assert reading.fetches is not None and reading.fetches["code"].to_pylist() == [None, "hash_mismatch"]
+    assert reading.fetches is not None
+    assert reading.fetches["code"].to_pylist() == [None] * 3 + ["hash_mismatch"] * 3
+    details = reading.fetches["detail"].to_pylist()[3:]
+    assert [detail.split()[1] for detail in details] == ["md5", "sha256", "sha512"]
+
+
+def test_a_full_disk_ends_all_of_it_in_one_line(web: HostileWeb, monkeypatch: pytest.MonkeyPatch) -> None:
+    left, write = [5], os.pwrite
+
+    def full(file: int, data: bytes, at: int) -> int:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(file, data, at)
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(StoreError, match=r"no space left .* set TMPDIR to another folder$") as told:
+        fetched(web, *[f"/slow/20/{number}.jpg" for number in range(40)], per_host=4)
+    assert "\n" not in str(told.value) and len(web.requests) < 40, "nobody else is asked"
+    monkeypatch.undo()
+    assert [row["outcome"] for row in fetched(web, "/picture/1.jpg")] == ["kept"]
 
 
 def test_connections_are_used_again(web: HostileWeb) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from vlmdata.captioning.shards import caption_shard
 from vlmdata.checkpoint import Dataset, Shard
 from vlmdata.config import CaptionConfig
 from vlmdata.errors import ConfigError, UserError
+from vlmdata.layout import original_of_sent
 
 pytestmark = pytest.mark.integration
 
@@ -180,7 +182,7 @@ def test_a_link_is_signed_holds_no_secret_and_ends(
         fetch(fetched.url)
     assert gone.value.code == 404
 
-    link = ByLink(dataset, 1).carry(Picture(b"bytes", "image/png", 1, 1)).url or ""
+    link = ByLink(dataset, 1).carry(Picture(b"bytes", "image/png", 1, 1), b"of").url or ""
     assert fetch(link).data == b"bytes"
     for wrong in (link.partition("?")[0], link.replace("X-Amz-Signature=", "X-Amz-Signature=0"), link):
         if wrong == link:
@@ -219,8 +221,8 @@ def test_nothing_stays_after_a_refused_key_or_an_interruption(
 def test_what_a_killed_run_left_is_deleted_once_its_links_have_ended(dataset: Dataset, captioner: Captioner) -> None:
     ended, live = ByLink(dataset, -1_000), ByLink(dataset, 1_000)
     picture = Picture(b"bytes", "image/png", 1, 1)
-    ended.carry(picture)
-    live.carry(picture)
+    ended.carry(picture, b"of")
+    live.carry(picture, b"of")
     dataset.store.put(f"{SENT}/a stranger's.png", b"stays")
     left = sent_now(dataset)
     transport_for(dataset, config(captioner), 60.0)
@@ -230,10 +232,12 @@ def test_what_a_killed_run_left_is_deleted_once_its_links_have_ended(dataset: Da
 def test_two_that_ask_about_one_picture_do_not_take_it_from_each_other(dataset: Dataset) -> None:
     picture = Picture(b"bytes", "image/png", 1, 1)
     one, other = ByLink(dataset, 60), ByLink(dataset, 60)
-    first, second = one.carry(picture), other.carry(picture)
+    first, second = one.carry(picture, b"of"), other.carry(picture, b"of")
     one.forget(first)
     one.forget(first)
-    assert fetch(second.url or "").data == b"bytes" and len(sent_now(dataset)) == 1
+    assert fetch(second.url or "").data == b"bytes"
+    originals = [original_of_sent(path) for path in sent_now(dataset)]
+    assert originals == [sha256(b"of").hexdigest()], "by its name a withdrawal finds it"
 
 
 def test_a_folder_has_no_links(captioner: Captioner, tmp_path: Path) -> None:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import re
+import signal
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,13 +140,25 @@ def test_two_nights_at_once(bucket: Bucket) -> None:
     assert [row["version"] for row in bucket.versions()] == [1]
 
 
-def test_without_the_courtesy_one_publishes_and_the_other_learns_it(bucket: Bucket) -> None:
-    """Two builds side by side: of the same, both end well; the version is one."""
-    bucket.add(*list(bucket.pictures)[:8])
-    build = vlmdata("build", str(bucket.config))
-    with started(build, bucket.env) as first, started(build, bucket.env) as second:
-        assert (first.wait(300), second.wait(300)) == (0, 0)
-    assert [row["version"] for row in bucket.versions()] == [1]
+def test_without_the_courtesy_one_publishes_and_the_other_learns_by_whom(bucket: Bucket) -> None:
+    """A night is stopped in its middle, its lease is lost, and another one, which sees more, is faster."""
+    names = list(bucket.pictures)
+    bucket.add(*names[:8])
+    store = open_store(bucket.store)
+    with started(vlmdata("nightly", str(bucket.config)), bucket.env, stderr=subprocess.PIPE) as slow:
+        wait_until(lambda: store.exists("sample/runs/000001/start.json"), "it has begun", pause_s=0.05)
+        os.killpg(slow.pid, signal.SIGSTOP)
+        store.delete("sample/lease.json")
+        bucket.add(*names[8:12])
+        quick = bucket.night()
+        os.killpg(slow.pid, signal.SIGCONT)
+        _, said = slow.communicate(timeout=300)
+    assert (quick.returncode, slow.returncode) == (0, 4), quick.stderr
+    [line] = said.decode().strip().splitlines()
+    assert re.search(r"version 1: run 2 on \S+, process \d+, begun at .* while this run, 1, .* run it again", line)
+    again = bucket.night()
+    assert again.returncode == 0, again.stderr
+    assert [(row["version"], row["run"], row["samples"]) for row in bucket.versions()] == [(1, 2, 12)]
 
 
 def test_a_killed_night_is_made_up_for_by_the_next(bucket: Bucket) -> None:
@@ -156,6 +172,12 @@ def test_a_killed_night_is_made_up_for_by_the_next(bucket: Bucket) -> None:
     assert held.returncode == 4 and "if it was killed, until" in held.stderr
     store.delete("sample/lease.json")
     bucket.add(*names[12:16])
+    with started(vlmdata("nightly", str(bucket.config)), bucket.env) as night:
+        wait_until(lambda: store.exists("sample/versions/000001.json"), "it has published", pause_s=0.02)
+        kill_group(night)
+    published = store.get("sample/versions/000001.json")
+    store.delete("sample/lease.json")
     after = bucket.night()
     assert after.returncode == 0, after.stderr
     assert [(row["version"], row["samples"]) for row in bucket.versions()] == [(1, 16)]
+    assert store.get("sample/versions/000001.json") == published

@@ -20,10 +20,11 @@ import duckdb
 import pytest
 
 from tests.servers.hostile_web import HostileWeb, hostile_web, picture
-from vlmdata.checkpoint import Dataset, Shard
+from vlmdata.checkpoint import Dataset, Manifest, Shard
 from vlmdata.config import BuildConfig
 from vlmdata.config_reading import load_config, parse_config
 from vlmdata.errors import SourceError
+from vlmdata.forgetting.who import manifests
 from vlmdata.ingest import reading
 from vlmdata.ingest.listing import list_source
 from vlmdata.ingest.shards import find_ingested, ingest_shard
@@ -87,8 +88,12 @@ def test_every_row_is_accounted_for(tmp_path: Path, web: HostileWeb) -> None:
     assert {row["code"] for row in rejects} == {
         *("http_404", "http_503", "web_page", "x_robots_tag", "connection_lost", "malformed_url")
     }
-    assert [row["url"] for row in fetches] == [web.url(path) for path in [*GOOD, *BAD]]
-    assert {row["id"] for row in fetches} <= {row["id"] for row in [*samples, *rejects]}
+    assert [row["url"] for row in fetches] == [*(web.url(path) for path in [*GOOD, *BAD]), "nonsense"]
+    assert sorted(row["id"] for row in fetches) == sorted(row["id"] for row in [*samples, *rejects])
+    asked = fetches.pop()
+    assert (asked["outcome"], asked["code"], asked["attempts"]) == ("rejected", "malformed_url", 0)
+    assert asked["detail"] == "no address that can be asked" and asked["time"] is asked["seconds"] is None
+    assert all(row["attempts"] for row in fetches)
     captions = rows(dataset, shards, "captions")
     assert len([each for each in captions if each["id"] == samples[1]["id"]]) == 4
     for shard in shards:
@@ -173,6 +178,8 @@ def test_what_was_withdrawn_is_not_asked_for_again(tmp_path: Path, web: HostileW
     assert receipt.samples == 1
     _, _, shards = ingested(path)
     assert web.requests == []
+    ends = [("kept" if row["outcome"] == "kept" else row["code"]) for row in rows(dataset, shards, "fetches")]
+    assert sorted(ends) == ["forgotten", *["kept"] * 4]
     host = urlsplit(web.url("/")).hostname or ""
     forget(dataset, Asked.of([], [], [host], []))
     with (tmp_path / "list.jsonl").open("a") as file:
@@ -182,6 +189,31 @@ def test_what_was_withdrawn_is_not_asked_for_again(tmp_path: Path, web: HostileW
     assert rows(dataset, shards, "samples") == []
     assert [row["code"] for row in rows(dataset, shards, "rejects")] == ["forgotten"] * 6
     assert host not in str(rows(dataset, shards, "rejects"))
+    told = rows(dataset, shards, "fetches")
+    assert [(row["code"], row["attempts"]) for row in told] == [("forgotten", 0)] * 6
+    assert host not in str(told)
+
+
+def test_what_was_withdrawn_by_its_bytes_is_so_in_every_table(tmp_path: Path, web: HostileWeb) -> None:
+    from vlmdata.forgetting.forget import forget
+    from vlmdata.forgetting.who import Asked
+
+    path = written(tmp_path, web, GOOD[:3])
+    config = load_config(path)
+    dataset = Dataset(config.store, config.dataset)
+    forget(dataset, Asked.of([], [], [], [sha256(picture(1)).hexdigest()]))
+    _, _, shards = ingested(path)
+    assert [row["code"] for row in rows(dataset, shards, "fetches")] == [None, "forgotten", None]
+    assert web.url(GOOD[1]) in str(rows(dataset, shards, "fetches")), "of the address nobody has said anything yet"
+    forget(dataset, Asked.of([], [web.url(GOOD[1])], [], []))
+    for table in ("fetches", "rejects"):
+        told = str([row for each in manifests(dataset, Step.RAW).values() for row in table_of(dataset, each, table)])
+        assert web.url(GOOD[1]) not in told and "forgotten:" in told
+
+
+def table_of(dataset: Dataset, manifest: Manifest, table: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = dataset.table(manifest.tables[table]).to_pylist()
+    return found
 
 
 def test_what_a_kill_leaves_is_gone_on_with(tmp_path: Path, web: HostileWeb) -> None:

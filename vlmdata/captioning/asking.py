@@ -208,5 +208,6 @@ def encoded(client: CaptionClient, transport: InTheRequest, subject: Subject) ->
     Raises:
         UnsendablePicture: the picture does not decode.
     """
-    picture = transport.carry(for_sending(subject.load(), client.config.max_side))
+    original = subject.load()
+    picture = transport.carry(for_sending(original, client.config.max_side), original)
     return client.provider.body(picture, subject.question), picture

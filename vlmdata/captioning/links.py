@@ -1,6 +1,6 @@
 """How a picture travels: in the request itself, or as a link to the object store that an API fetches it by.
 
-<dataset>/02_captioned/sent/<moment its link ends, Unix seconds>-<whose>-<random>.<ext>
+<dataset>/02_captioned/sent/<moment its link ends, Unix seconds>-<whose>-<sha256 of its original><random>.<ext>
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import logging
 import time
 from dataclasses import replace
 from functools import lru_cache
+from hashlib import sha256
 from typing import Any
 from uuid import uuid4
 
@@ -30,8 +31,8 @@ _log = logging.getLogger("vlmdata")
 class InTheRequest:
     """The picture's bytes are part of the request."""
 
-    def carry(self, picture: Picture) -> Picture:
-        """The picture as the request refers to it."""
+    def carry(self, picture: Picture, original: bytes) -> Picture:
+        """The picture, which was made of `original`, as the request refers to it."""
         return picture
 
     def forget(self, picture: Picture) -> None:
@@ -55,11 +56,11 @@ class ByLink(InTheRequest):
         self._whose = whose
         self._paths: dict[str, str] = {}
 
-    def carry(self, picture: Picture) -> Picture:
+    def carry(self, picture: Picture, original: bytes) -> Picture:
         """The picture with a link; its object has a name of its own, so that no other asker takes it away."""
         ends = int(time.time()) + self._seconds
-        name = f"{ends}-{self._whose}-{uuid4().hex}.{_SUFFIXES[picture.media_type]}"
-        path = layout.sent_picture(self._dataset.name, name)
+        name = layout.sent_name(ends, self._whose, sha256(original).hexdigest(), uuid4().hex)
+        path = layout.sent_picture(self._dataset.name, f"{name}.{_SUFFIXES[picture.media_type]}")
         self._store.put(path, picture.data)
         url = self._link(path, picture.media_type)
         self._paths[url] = path

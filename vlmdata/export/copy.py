@@ -8,7 +8,7 @@ replaced, what it alone had is removed; nothing else is touched.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
@@ -52,7 +52,7 @@ class Original:
         return found
 
 
-def copy_export(original: Original, path: str) -> str:
+def copy_export(original: Original, path: str, begins: Callable[[str], None]) -> str:
     """Copy a finished export to a folder or s3:// URL; returns where.
 
     Files that are there already with the same bytes are left alone: a store
@@ -61,6 +61,7 @@ def copy_export(original: Original, path: str) -> str:
     Args:
         original: The export.
         path: Where it goes.
+        begins: Is told the place before the first byte goes there.
 
     Raises:
         UserError: the folder holds another dataset's export, or files that are no export's.
@@ -71,9 +72,11 @@ def copy_export(original: Original, path: str) -> str:
     final = json.loads(original.manifest)
     files = original.files(final)
     names = {*files, *(one.path for one in original.indexes), *original.about}
-    if _read(target, MANIFEST) == original.manifest and names <= _there(target, final):
+    whole = _read(target, MANIFEST) == original.manifest and names <= _there(target, final)
+    before = set() if whole else _earlier_names(target, path, final["dataset"], names)
+    begins(target.url)
+    if whole:
         return target.url
-    before = _earlier_names(target, path, final["dataset"], names)
     target.replace(MANIFEST, _unfinished(final, before | names))
     _send(target, original.store, files)
     for one in original.indexes:

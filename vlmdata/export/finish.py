@@ -19,6 +19,7 @@ from vlmdata.export.left_out import without_left_out
 from vlmdata.export.names import CROISSANT, MANIFEST, is_plot, missing
 from vlmdata.export.plan import export_key, export_settings
 from vlmdata.export.tallies import Tallies, added_up
+from vlmdata.forgetting.outside import remember
 from vlmdata.layout import Step
 from vlmdata.store import Store
 
@@ -62,7 +63,7 @@ def finish_export(dataset: Dataset, shards: Sequence[Shard], config: ExportConfi
         if len(by_export) <= 1:
             said = {name: _stored(dataset.store, f"{prefix}/{name}", data) for name, data in said.items()}
         original = Original(dataset.store, places, as_json({**whole, "about": lasting(said)}), said, made)
-        copied = copy_export(original, config.path)
+        copied = copy_export(original, config.path, lambda place: remember(dataset, place))
     return copied.removeprefix(f"{dataset.store.url.rstrip('/')}/")
 
 

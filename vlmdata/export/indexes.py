@@ -14,7 +14,7 @@ import pyarrow as pa
 from vlmdata.export.format import WithIndex
 from vlmdata.export.formats import FORMATS
 from vlmdata.export.names import folder as folder_of
-from vlmdata.export.scratch import scratch
+from vlmdata.scratch import scratch
 
 
 @dataclass(frozen=True)

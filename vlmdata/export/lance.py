@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from vlmdata.export import parquet
 from vlmdata.export.format import FOUND, File, Found, Read
 from vlmdata.export.pixels import Picture
-from vlmdata.export.scratch import scratch
+from vlmdata.scratch import scratch
 
 PACKAGE, MODULE = "pylance", "lance"
 

@@ -15,11 +15,13 @@ from typing import Any
 from vlmdata import layout
 from vlmdata.checkpoint import Dataset
 from vlmdata.errors import BrokenInvariant
+from vlmdata.forgetting.elsewhere import require_nowhere_else
 from vlmdata.forgetting.exports import rewrite_exports
 from vlmdata.forgetting.index import scrub_versions
 from vlmdata.forgetting.journal import scrub_journal
 from vlmdata.forgetting.outside import outside
 from vlmdata.forgetting.pages import scrub_pages
+from vlmdata.forgetting.sent import scrub_sent
 from vlmdata.forgetting.tables import Scrubber, named_tables
 from vlmdata.forgetting.tombstones import Tombstone, read_tombstones
 from vlmdata.forgetting.verify import Verified, verify
@@ -40,6 +42,7 @@ class Receipt:
         samples: That were there.
         captions: That went with them.
         manifests, tables, journal, pages: Objects that were written anew or deleted.
+        sent: Pictures that were deleted on their way to a captioner by link.
         exports: Those of which files were written anew.
         version: The one that was published without them; null: none had them.
         verified: Of the proof.
@@ -55,6 +58,7 @@ class Receipt:
     exports: list[str]
     journal: int
     pages: int
+    sent: int
     version: int | None
     verified: dict[str, Any]
     outside: list[str]
@@ -70,7 +74,8 @@ def forget(dataset: Dataset, asked: Asked, say: Callable[[str], None] = lambda _
     Raises:
         ConfigError: a sample that is named is nowhere.
         HeldByOther: a night is under way; what it writes meanwhile could hold them.
-        BrokenInvariant: the proof found something; a defect of ours.
+        DoesNotHold: it is out of this dataset, and another one of the store has it too; says which.
+        BrokenInvariant: the proof found something in this dataset; a defect of ours.
     """
     with leased(dataset, "vlmdata forget"):
         say("Looking for it in every checkpoint")
@@ -129,10 +134,12 @@ def _carry_out(dataset: Dataset, who: Who, tombstone: Tombstone, say: Callable[[
     versions = scrub_versions(scrubber)
     journal = scrub_journal(dataset, who.questions)
     pages = scrub_pages(dataset, who.ids | who.captions)
+    sent = scrub_sent(dataset, who.digests)
     tables = scrubber.forget_tables()
     version = _publish(dataset, *versions[-1], exported) if versions else None
     say("Proving that it is in no object of the store")
     proof = _prove(dataset)
+    require_nowhere_else(dataset, proof.elsewhere)
     receipt = Receipt(
         number=tombstone.number,
         at=tombstone.at,
@@ -143,6 +150,7 @@ def _carry_out(dataset: Dataset, who: Who, tombstone: Tombstone, say: Callable[[
         exports=sorted(exported),
         journal=journal,
         pages=pages,
+        sent=sent,
         version=version.number if version else None,
         verified={"objects": proof.objects, "bytes": proof.bytes, "pictures": proof.pictures},
         outside=outside(dataset),
@@ -196,9 +204,9 @@ def as_lines(receipt: Receipt) -> list[str]:
         f"Forgotten: {receipt.samples:,} samples and {receipt.captions:,} captions, under number {receipt.number}.",
         f"Written anew or deleted: {receipt.manifests:,} manifests, {receipt.tables:,} tables, "
         f"{len(receipt.exports):,} exports, {receipt.journal:,} objects of the journal, "
-        f"{receipt.pages:,} records and pages of runs.",
-        f"Proof: {seen['objects']:,} objects ({seen['bytes']:,} bytes) were opened and {seen['pictures']:,} pictures "
-        "hashed; it is in none of them.",
+        f"{receipt.pages:,} records and pages of runs, {receipt.sent:,} pictures on their way to a captioner.",
+        f"Proof: all {seen['objects']:,} objects of the store ({seen['bytes']:,} bytes) were opened and "
+        f"{seen['pictures']:,} pictures hashed; it is in none of them.",
     ]
     if receipt.version:
         lines.append(f"Version {receipt.version} is the newest one without it.")

@@ -17,9 +17,13 @@ from vlmdata.checkpoint import Counts, Dataset, Manifest, TableRef, put_table
 from vlmdata.forgetting.tombstones import FORGOTTEN, blank, row_hashes
 from vlmdata.forgetting.who import Who, each, manifests
 from vlmdata.layout import Step
-from vlmdata.schema import LISTING, REJECTS, filled
+from vlmdata.schema import FETCHES, ID, LISTING, REJECTS, filled
 from vlmdata.versions.version import numbers, read_version
 
+_FETCHES = pa.schema([ID, *FETCHES])
+_END = ("id", "outcome", "code", "retryable")
+_CALLED = frozenset({"key", "url"})
+"""Columns that hold the source's own name for a row."""
 _NAMES = ("id", "caption_id", "origin")
 """Columns by which a row is somebody's."""
 
@@ -60,7 +64,7 @@ class Scrubber:
         looked_at = [name for name in _NAMES if name in ref.columns]
         if not looked_at:
             return None
-        theirs = self._theirs(self.dataset.table(ref, [*looked_at, *({"code"} & ref.columns.keys())]))
+        theirs = self._theirs(self.dataset.table(ref, [*looked_at, *({"code", *_CALLED} & ref.columns.keys())]))
         if not pc.any(theirs).as_py():
             return None
         table = self.dataset.table(ref)
@@ -74,8 +78,11 @@ class Scrubber:
             if name in rows.column_names:
                 flags = pc.or_(flags, pc.is_in(rows[name], value_set=values))
         if "code" in rows.column_names:
-            # What 00_raw goes on counting.
-            flags = pc.and_(flags, pc.fill_null(pc.not_equal(rows["code"], FORGOTTEN), True))
+            # What 00_raw goes on counting, unless it is still called what the source called it.
+            counted = pc.fill_null(pc.equal(rows["code"], FORGOTTEN), False)
+            for name in _CALLED & set(rows.column_names):
+                counted = pc.and_(counted, pc.starts_with(rows[name], f"{FORGOTTEN}:"))
+            flags = pc.and_not(flags, counted)
         return flags
 
     def _manifest(self, step: Step, manifest: Manifest) -> Manifest | None:
@@ -120,9 +127,14 @@ class Scrubber:
             code=FORGOTTEN,
             retryable=False,
         )
-        rejects = pa.concat_tables([self.dataset.table(manifest.tables["rejects"]), rows]).combine_chunks()
+        told = {"rejects": rows}
+        if "fetches" in manifest.tables:
+            told["fetches"] = filled(_FETCHES, len(ids), **{n: rows[n] for n in _END}, url=rows["key"], attempts=0)
+        self.replaced |= {manifest.tables[name].path for name in told}
+        more = {name: pa.concat_tables([self.dataset.table(manifest.tables[name]), told[name]]) for name in told}
         counts = manifest.samples + Counts(came=len(ids), rejected=len(ids))
-        tables = {**manifest.tables, "rejects": put_table(self.dataset, Step.RAW, rejects)}
+        new = {name: put_table(self.dataset, Step.RAW, table.combine_chunks()) for name, table in more.items()}
+        tables = {**manifest.tables, **new}
         reasons = dict(sorted((Counter(manifest.reasons) + Counter({FORGOTTEN: len(ids)})).items()))
         return manifest.model_copy(update={"tables": tables, "samples": counts, "reasons": reasons})
 

@@ -1,7 +1,8 @@
-"""The proof: every object of the dataset is opened, and none holds what was forgotten.
+"""The proof: every object of the store is opened, and none holds what was forgotten.
 
 Pictures are hashed, wherever they lie: in tables, in exported files, in what
-was sent to a captioner. Rows are looked up by id. What is text is searched.
+was sent to a captioner, in other datasets. In the dataset itself rows are
+looked up by id, and what is text is searched.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import tarfile
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -36,21 +38,42 @@ class Verified:
     bytes: int
     pictures: int
     found: tuple[tuple[str, str], ...]
-    """Path, and what is wrong with it."""
+    """Path of an object of the dataset, and what is wrong with it."""
+    elsewhere: tuple[tuple[str, tuple[str, ...]], ...]
+    """Path of an object of the store that is not the dataset's, and the sha256 of what it holds of the forgotten."""
 
 
 def verify(dataset: Dataset, tombstones: Tombstones) -> Verified:
-    """Look for everything that was ever forgotten in every object of the dataset."""
+    """Look for everything that was ever forgotten in every object of the store.
+
+    Raises:
+        StoreError: an object is damaged, so that nobody can tell.
+    """
     search = _Search(dataset, tombstones)
-    kept_apart = f"{layout.forgotten_prefix(dataset.name)}/"
-    paths = [path for path in dataset.store.list(f"{dataset.name}/") if not path.startswith(kept_apart)]
+    paths = [path for path in dataset.store.list("") if not _is_tombstone(path)]
     seen = each(search.object, paths)
+    told = list(zip(paths, seen, strict=True))
     return Verified(
         objects=len(paths),
-        bytes=sum(size for size, _, _ in seen),
-        pictures=sum(pictures for _, pictures, _ in seen),
-        found=tuple((path, what) for path, (_, _, what) in zip(paths, seen, strict=True) if what),
+        bytes=sum(one.size for one in seen),
+        pictures=sum(one.pictures for one in seen),
+        found=tuple((path, one.what) for path, one in told if one.what),
+        elsewhere=tuple((path, one.held) for path, one in told if one.held and not search.owns(path)),
     )
+
+
+def _is_tombstone(path: str) -> bool:
+    """Of whichever dataset: hashes only."""
+    return path.startswith(f"{layout.forgotten_prefix(path.partition('/')[0])}/")
+
+
+class _Seen(NamedTuple):
+    """What an object is: its size, how many pictures it has, forgotten ones among them, and what is wrong with it."""
+
+    size: int
+    pictures: int
+    held: tuple[str, ...]
+    what: str
 
 
 class _Search:
@@ -61,40 +84,54 @@ class _Search:
         self._rows = frozenset[str]().union(*(one.rows for one in tombstones.each))
         self._words = [name.encode() for name in (*self._ids, *self._captions)]
 
-    def object(self, path: str) -> tuple[int, int, str]:
-        """Its size, how many pictures it has, and what is wrong with it; nothing, if nothing is."""
+    def owns(self, path: str) -> bool:
+        """Whether an object is the dataset's own: of others, pictures alone are looked at."""
+        return path.startswith(f"{self._dataset.name}/")
+
+    def object(self, path: str) -> _Seen:
+        """What there is to be said of an object; nothing, if it is gone."""
         try:
             data = self._dataset.store.view(path)
         except FileNotFoundError:
-            return 0, 0, ""
-        if path.endswith(".parquet"):
-            pictures, what = self._parquet(path, data)
-        elif path.endswith(".tar"):
-            pictures, what = self._tar(data)
-        elif path.endswith((".mds", ".lance")):
-            pictures, what = self._packed(path, data)
-        else:
-            pictures, what = 1, self._text(path, data)
-        return data.size, pictures, what
-
-    def _parquet(self, path: str, data: pa.Buffer) -> tuple[int, str]:
+            return _Seen(0, 0, (), "")
         try:
-            file = pq.ParquetFile(pa.BufferReader(data))
-        except pa.ArrowInvalid as error:
+            digests, what = self._read(path, data)
+        except (pa.ArrowInvalid, tarfile.TarError) as error:
             where = self._dataset.store.locate(path)
             raise StoreError(f"{where}: is damaged, so nobody can tell what it holds; delete it") from error
+        # What was sent to a captioner was made smaller, and is known by what it was made of.
+        digests += filter(None, [layout.original_of_sent(path)])
+        held = {digest for digest in digests if self._tombstones.has_bytes(digest)}
+        if not self.owns(path):
+            what = ""
+        elif held:
+            what = "a picture"
+        return _Seen(data.size, len(digests), tuple(sorted(held)), what)
+
+    def _read(self, path: str, data: pa.Buffer) -> tuple[list[str], str]:
+        """Digests of an object's pictures, and what else is wrong with it if it is the dataset's."""
+        if path.endswith(".parquet"):
+            return self._parquet(path, data)
+        if path.endswith(".tar"):
+            return self._tar(data)
+        if path.endswith((".mds", ".lance")) and f"/{layout.Stage.FINAL}/" in path:
+            return self._packed(path, data)
+        return self._text(data)
+
+    def _parquet(self, path: str, data: pa.Buffer) -> tuple[list[str], str]:
+        file = pq.ParquetFile(pa.BufferReader(data))
         names = file.schema_arrow.names
-        pictures = 0
-        for batch in file.iter_batches(_PICTURES, columns=[name for name in names if name != "image"]):
-            if what := self._rows_of(pa.Table.from_batches([batch])):
-                return pictures, what
+        what = self._rows_of_file(file) if self.owns(path) else ""
+        digests: list[str] = []
         if "image" in names:
             for batch in file.iter_batches(_PICTURES, columns=["image"]):
-                hashed = list(_images(batch["image"]))
-                pictures += len(hashed)
-                if any(self._tombstones.has_bytes(digest) for digest in hashed):
-                    return pictures, "a picture"
-        return pictures, ""
+                digests += _images(batch["image"])
+        return digests, what
+
+    def _rows_of_file(self, file: pq.ParquetFile) -> str:
+        columns = [name for name in file.schema_arrow.names if name != "image"]
+        batches = file.iter_batches(_PICTURES, columns=columns)
+        return next((what for batch in batches if (what := self._rows_of(pa.Table.from_batches([batch])))), "")
 
     def _rows_of(self, rows: pa.Table) -> str:
         if rows.column_names == LISTING.names:
@@ -109,35 +146,28 @@ class _Search:
             return "a caption that came from it"
         return ""
 
-    def _tar(self, data: pa.Buffer) -> tuple[int, str]:
-        pictures = 0
+    def _tar(self, data: pa.Buffer) -> tuple[list[str], str]:
+        digests, what = [], ""
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
             for member in archive:
                 file = archive.extractfile(member)
                 content = file.read() if file else b""
-                pictures += 1
-                if self._tombstones.has_bytes(sha256(content).hexdigest()):
-                    return pictures, "a picture"
+                digests.append(sha256(content).hexdigest())
                 if member.name.endswith((".json", ".txt")) and any(word in content for word in self._words):
-                    return pictures, "a sample's description"
-        return pictures, ""
+                    what = "a sample's description"
+        return digests, what
 
-    def _packed(self, path: str, data: pa.Buffer) -> tuple[int, str]:
+    def _packed(self, path: str, data: pa.Buffer) -> tuple[list[str], str]:
         """A shard whose texts may be compressed: its own format tells what it holds."""
         found = FORMATS[path.rpartition(".")[2]].read_back(path, lambda _: data)
-        pictures = 0
-        for picture in found.pictures:
-            pictures += 1
-            if self._tombstones.has_bytes(sha256(picture).hexdigest()):
-                return pictures, "a picture"
-        return pictures, "a row, by its id" if _any_of(found.rows["id"], self._ids) else ""
+        digests = [sha256(picture).hexdigest() for picture in found.pictures]
+        return digests, "a row, by its id" if _any_of(found.rows["id"], self._ids) else ""
 
-    def _text(self, path: str, data: pa.Buffer) -> str:
+    def _text(self, data: pa.Buffer) -> tuple[list[str], str]:
         content = data.to_pybytes()
-        if self._tombstones.has_bytes(sha256(content).hexdigest()):
-            return "a picture"
         # A manifest or a version holds names and numbers; ids stand in what runs recorded.
-        return "its id" if any(word in content for word in self._words) else ""
+        what = "its id" if any(word in content for word in self._words) else ""
+        return [sha256(content).hexdigest()], what
 
 
 def _any_of(column: pa.ChunkedArray, values: Collection[str]) -> bool:

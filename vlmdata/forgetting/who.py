@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from vlmdata.checkpoint import Dataset, Manifest, TableRef
 from vlmdata.errors import ConfigError
-from vlmdata.forgetting.tombstones import domains_of, hashed, row_hashes
+from vlmdata.forgetting.tombstones import domains_of, hashed, read_tombstones, row_hashes
 from vlmdata.ingest.kinds import KINDS
 from vlmdata.layout import Step
 
@@ -73,18 +73,20 @@ def find(dataset: Dataset, asked: Asked) -> Who:
     """Look through all checkpoints.
 
     Raises:
-        ConfigError: a sample that is named is nowhere.
+        ConfigError: a sample that is named is nowhere, and never was forgotten.
     """
     who = Who(digests=set(asked.sha256s))
+    exported = _exported(dataset, asked)
     samples = _read(dataset, Step.RAW, "samples", ["id", "key", "sha256", "source", "url"])
-    found = [_named(table, asked) for table in samples]
+    found = [_named(table, asked, exported) for table in samples]
     who.digests |= {digest for table in found for digest in table["sha256"].to_pylist()}
     # The same bytes under another name are the same picture.
     theirs = pa.array(sorted(who.digests), pa.string())
     for table in (table.filter(pc.is_in(table["sha256"], value_set=theirs)) for table in samples):
         who.ids |= set(table["id"].to_pylist())
         who.places |= set(zip(table["key"].to_pylist(), table["source"].to_pylist(), strict=True))
-    unknown = sorted(asked.samples - who.ids)
+    buried = frozenset[str]().union(*(one.ids for one in read_tombstones(dataset).each))
+    unknown = sorted(asked.samples - who.ids - buried)
     if unknown:
         raise ConfigError(f"--sample {unknown[0]!r}: no checkpoint of 00_raw has a sample of that id")
     for table in _read(dataset, Step.RAW, "rejects", ["id", "key"]):
@@ -96,9 +98,19 @@ def find(dataset: Dataset, asked: Asked) -> Who:
     return who
 
 
-def _named(samples: pa.Table, asked: Asked) -> pa.Table:
+def _exported(dataset: Dataset, asked: Asked) -> frozenset[str]:
+    """Ids of the samples that were exported as bytes that are named, whatever their original is."""
+    if not asked.sha256s:
+        return frozenset()
+    theirs = pa.array(sorted(asked.sha256s), pa.string())
+    tables = _read(dataset, Step.FINAL, "samples", ["id", "sha256"])
+    found = [table.filter(pc.is_in(table["sha256"], value_set=theirs))["id"].to_pylist() for table in tables]
+    return frozenset(id_ for ids in found for id_ in ids)
+
+
+def _named(samples: pa.Table, asked: Asked, exported: Collection[str]) -> pa.Table:
     flags = [
-        id_ in asked.samples or asked.names(url) or asked.names(key) or digest in asked.sha256s
+        id_ in asked.samples or id_ in exported or asked.names(url) or asked.names(key) or digest in asked.sha256s
         for id_, key, digest, url in zip(
             *(samples[name].to_pylist() for name in ("id", "key", "sha256", "url")), strict=True
         )

@@ -42,7 +42,7 @@ def ingest_shard(dataset: Dataset, shard: Shard, config: BuildConfig) -> Shard:
     A row whose file is not there is rejected as `missing_file`, one that is to be
     left alone with the reason. One that cannot be read now has failed, and a later
     run reads just those again that time may mend. Of addresses, table `fetches`
-    (`schema.FETCHES`) tells how each was fetched.
+    (`schema.FETCHES`) tells how each row was fetched, or why it was not asked for.
     """
 
     def work(before: Manifest | None) -> Result:
@@ -97,7 +97,7 @@ class _Rows:
     """Of the samples."""
     lost: dict[int, Lost] = field(default_factory=dict)
     fetches: list[pa.Table] = field(default_factory=list)
-    """Of addresses, a row each that was asked for."""
+    """Of addresses, a row each that was asked for, in their order."""
 
 
 Readings = Iterator[tuple[Array, Reading]]
@@ -286,8 +286,9 @@ class _Memory:
         self._there = frozenset(wanted.tolist())
         self._fetches: dict[int, dict[str, Any]] = {}
         if "fetches" in before.tables:
-            rows = dataset.table(before.tables["fetches"], FETCHES.names).to_pylist()
-            self._fetches = dict(zip(wanted.tolist(), rows, strict=True))
+            told = {row["url"]: row for row in dataset.table(before.tables["fetches"], FETCHES.names).to_pylist()}
+            keys = listing["key"].take(wanted).to_pylist()
+            self._fetches = {there: told[key] for there, key in zip(wanted.tolist(), keys, strict=True)}
         self._lost = {there: _as_lost(row) for there, row in self._fetches.items() if row["outcome"] != "kept"}
         self._lost |= dict.fromkeys(before.facts.get("withdrawn", ()), _WITHDRAWN)
         away = {*self._open, *self._lost}
@@ -338,9 +339,8 @@ def _account(source: Source, listing: pa.Table, rows: _Rows, images: TableRef) -
         "rejects": rejects,
         "caption_rejects": caption_rejects,
     }
-    if rows.fetches:
-        asked = np.flatnonzero(np.asarray(listing["refused"].is_null()))
-        tables["fetches"] = pa.concat_tables(rows.fetches).add_column(0, ID, pa.array(ids[asked], pa.string()))
+    if source.kind == "urls":
+        tables["fetches"] = _fetches(listing, ids, lost, rows.fetches)
     unread = sorted(at for at, why in rows.lost.items() if why.retryable)
     withdrawn = sorted(at for at, why in rows.lost.items() if why.code == FORGOTTEN)
     return Result(
@@ -352,6 +352,25 @@ def _account(source: Source, listing: pa.Table, rows: _Rows, images: TableRef) -
     )
 
 
+def _fetches(listing: pa.Table, ids: Array, lost: dict[int, Lost], asked: Sequence[pa.Table]) -> pa.Table:
+    """A row of every address, in the listing's order; of those that were not asked for it tells why."""
+    at = np.full(listing.num_rows, -1)
+    at[_wanted(listing)] = np.arange(sum(part.num_rows for part in asked))
+    rows = pa.concat_tables([FETCHES.empty_table(), *asked]).take(pa.array(at, mask=at < 0))
+    ends = [lost.get(each) for each in range(listing.num_rows)]
+    columns = {
+        "id": pa.array(ids, pa.string()),
+        "url": listing["key"],
+        "outcome": [why.outcome if why else "kept" for why in ends],
+        "code": [why and why.code for why in ends],
+        "detail": [why and why.detail for why in ends],
+        "retryable": [bool(why and why.retryable) for why in ends],
+        "attempts": pc.fill_null(rows["attempts"], 0),
+    }
+    schema = pa.schema([ID, *FETCHES])
+    return pa.table([columns[name] if name in columns else rows[name] for name in schema.names], schema=schema)
+
+
 _MISSING = Lost("missing_file", "no such picture", "rejected")
 _REPEATED = Lost("repeated_caption", "says the same twice", "rejected")
 _WITHDRAWN = Lost(FORGOTTEN, "it was withdrawn", "rejected")
@@ -360,7 +379,7 @@ _REFUSED = {
     "malformed_url": "no address that can be asked",
     "unsupported_scheme": "only http and https are asked",
     "license_not_allowed": "its licence is not one of source.allow_licenses",
-    "malformed_hash": "its digest is no sha256",
+    "malformed_hash": "its digest is no md5, sha256 or sha512 in hex",
 }
 
 

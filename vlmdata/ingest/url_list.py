@@ -12,7 +12,6 @@ import csv
 import gzip
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -26,8 +25,10 @@ import pyarrow.compute as pc
 from vlmdata.config import UrlsSource
 from vlmdata.errors import SourceError
 from vlmdata.ingest.captions import CAPTION_LIST, language
+from vlmdata.ingest.digests import DIGESTS
 from vlmdata.ingest.files import File, LocalTree, Tree, archive_tree, find_archives
 from vlmdata.schema import LISTING, filled
+from vlmdata.scratch import is_full, scratch
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -37,13 +38,16 @@ _MEMORY = "512MB"
 _MOST_THREADS = 4
 _LONGEST_ADDRESS = 8_192
 _LONGEST_LINE = 8 << 20
+_DIGEST = "|".join(f"[0-9a-f]{{{digits}}}" for digits in DIGESTS)
+_RULES = "rows are read as of 2"
+"""Goes up when a row may come to another end than before, so that lists that were read are read again."""
 
 _CAPTIONS = "STRUCT(text VARCHAR, lang VARCHAR)[]"
 
 
 def fingerprint(source: UrlsSource) -> list[str]:
-    """Name, size and time of every file."""
-    return [f"{file.name} {file.version}" for file in find_archives(source.path, SUFFIXES)]
+    """Name, size and time of every file, and by which rules they are read."""
+    return [_RULES, *(f"{file.name} {file.version}" for file in find_archives(source.path, SUFFIXES))]
 
 
 Part = tuple[int | None, pa.Table]
@@ -60,6 +64,7 @@ def list_parts(source: UrlsSource, rows: int, known: Iterable[tuple[int, pa.Tabl
 
     Raises:
         SourceError: no file, no row, a damaged file, or a column that is not there or not as expected.
+        StoreError: the disk of temporary files is full.
     """
     tree, files = archive_tree(source.path, SUFFIXES), find_archives(source.path, SUFFIXES)
     with _database() as (db, folder):
@@ -173,17 +178,14 @@ def _database() -> Iterator[tuple[DuckDBPyConnection, Path]]:
     """A database on disk, and a folder beside it, that are gone afterwards."""
     import duckdb
 
-    with (
-        tempfile.TemporaryDirectory(prefix="vlmdata-list-") as folder,
-        duckdb.connect(os.path.join(folder, "rows.duckdb")) as db,
-    ):
+    with scratch() as folder, duckdb.connect(folder / "rows.duckdb") as db:
         db.execute(f"SET memory_limit = '{_MEMORY}'")
         db.execute(f"SET threads = {min(_MOST_THREADS, os.cpu_count() or 1)}")
         db.execute("SET enable_progress_bar = false")
         db.execute("SET autoinstall_known_extensions = false")
         db.execute(_TABLE)
         db.execute("CREATE TABLE known (key VARCHAR, shard BIGINT)")
-        yield db, Path(folder)
+        yield db, folder
 
 
 def _at_hand(tree: Tree, file: File, folder: Path) -> Path:
@@ -197,6 +199,8 @@ def _at_hand(tree: Tree, file: File, folder: Path) -> Path:
         with tree.open(file.name) as far, path.open("wb") as near:
             shutil.copyfileobj(far, near, 1 << 20)
     except OSError as error:
+        if is_full(error):
+            raise
         raise SourceError(f"{file.name}: cannot be read ({error.strerror or error})") from error
     return path
 
@@ -257,6 +261,8 @@ def _read_file(db: DuckDBPyConnection, source: UrlsSource, name: str, number: in
     except UnicodeDecodeError as error:
         raise SourceError(f"{name}: not UTF-8 near byte {error.start}; save the file as UTF-8") from error
     except (duckdb.Error, OSError, csv.Error) as error:
+        if is_full(error):
+            raise
         # DuckDB says what of our copy is wrong.
         told = str(error).replace(str(path), name).partition("Possible")[0].partition("LINE 1:")[0]
         told = " ".join(told.split())[:300].rstrip(". ")
@@ -397,7 +403,7 @@ def _refused(source: UrlsSource) -> str:
         WHEN NOT regexp_matches(url, '^[Hh][Tt][Tt][Pp][Ss]?:') THEN 'unsupported_scheme'
         WHEN NOT regexp_matches(url, '^[A-Za-z]+://[^/?#\\s]') THEN 'malformed_url'
         {licence}
-        WHEN digest <> '' AND NOT regexp_full_match(lower(digest), '[0-9a-f]{{64}}') THEN 'malformed_hash'
+        WHEN digest <> '' AND NOT regexp_full_match(lower(digest), '{_DIGEST}') THEN 'malformed_hash'
     END
     """
 

@@ -14,7 +14,6 @@ from vlmdata.export.formats import check_formats
 from vlmdata.export.plan import plan_export
 from vlmdata.export.selection.select import select
 from vlmdata.export.shards import export_shard
-from vlmdata.forgetting.outside import remember
 from vlmdata.here import each_here
 from vlmdata.layout import Step
 from vlmdata.runs import Run, config_of
@@ -39,9 +38,7 @@ def export_again(dataset: Dataset, number: int, to: str, overrides: list[str]) -
     planned = plan_export(dataset, selected, config.export, version.exported)
     made = each_here(Step.FINAL, planned, lambda shard: export_shard(dataset, shard, config.export))
     place = finish_export(dataset, made, config.export, card_facts(run, config))
-    place = locate_export(dataset.store, place)
-    remember(dataset, place, number)
-    return place, sum(dataset.manifest(shard, Step.FINAL).samples.kept for shard in made)
+    return locate_export(dataset.store, place), sum(dataset.manifest(shard, Step.FINAL).samples.kept for shard in made)
 
 
 def _config(run: Run, to: str, overrides: list[str]) -> BuildConfig:

@@ -40,9 +40,15 @@ def publish(run: Run, base: int | None, checked: Sequence[Shard], exported: Sequ
     if other.same_content(made):
         return other
     raise Overtaken(
-        f"version {other.number}: run {other.run} published it at {other.published}, while this run, {run.number}, "
-        "was on its way; what this one made is safe: run it again, and it goes on from there"
+        f"version {other.number}: {_who(Run(dataset, other.run))} published it at {other.published}, while this run, "
+        f"{run.number}, was on its way; what this one made is safe: run it again, and it goes on from there"
     )
+
+
+def _who(run: Run) -> str:
+    """A run, where it was made, and since when."""
+    told = run.read("start") or {}
+    return f"run {run.number} on {told.get('by', 'an unknown machine')}, begun at {told.get('started')},"
 
 
 def _version(

@@ -19,7 +19,7 @@ def test_a_picture_in_the_request_is_written_nowhere(tmp_path: Path) -> None:
     dataset = Dataset(str(tmp_path / "store"), "set")
     transport = transport_for(dataset, CaptionConfig(), 60)
     assert type(transport) is InTheRequest
-    assert transport.carry(PICTURE) is PICTURE
+    assert transport.carry(PICTURE, b"of") is PICTURE
     transport.forget(PICTURE)
     assert dataset.store.list("") == []
 

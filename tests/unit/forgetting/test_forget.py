@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from vlmdata import layout
 from vlmdata.checkpoint import Dataset
-from vlmdata.errors import BrokenInvariant, ConfigError
+from vlmdata.errors import BrokenInvariant, ConfigError, DoesNotHold, StoreError, UserError
 from vlmdata.export.formats import FORMATS
 from vlmdata.export.verify import verify as verify_export
 from vlmdata.forgetting.forget import as_lines, forget
@@ -23,6 +24,7 @@ from vlmdata.forgetting.tombstones import read_tombstones
 from vlmdata.forgetting.verify import verify
 from vlmdata.forgetting.who import Asked, manifests
 from vlmdata.layout import Stage, Step
+from vlmdata.store import LocalStore
 from vlmdata.versions.again import export_again
 from vlmdata.versions.version import numbers, read_version
 
@@ -220,11 +222,119 @@ def test_the_proof_finds_what_is_left(set_: Any) -> None:
         forget(set_.dataset, asked(sha256s=["0" * 64]))
 
 
+def other_dataset(set_: Any, name: str) -> Any:
+    """The same source as another dataset of the same store, published."""
+    tiny = type(set_.tiny)(Dataset(set_.dataset.store_url, name), set_.config.model_copy(update={"dataset": name}))
+    made = type(set_)(set_.folder, tiny, set_.said)
+    made.publish()
+    return made
+
+
+def test_the_proof_covers_the_other_datasets_of_the_store(set_: Any) -> None:
+    other, id_ = other_dataset(set_, "other"), id_of(set_, "a1.png")
+    with pytest.raises(DoesNotHold) as told:
+        forget(set_.dataset, asked(samples=[id_]))
+    said = str(told.value)
+    assert told.value.exit_code == 1 and "\n" not in said and "/store/other/0" in said
+    assert id_ not in str(set_.rows(read_version(set_.dataset, 2).shards, Step.RAW, "samples")), "it is done here"
+    assert list_receipts(set_.dataset) == [], "and not proven"
+    command = shlex.split(said.partition("vlmdata forget ")[2].partition(";")[0])
+    words = dict(zip(command[::2], command[1::2], strict=True))
+    assert (words.pop("--store"), words.pop("--dataset")) == (set_.dataset.store_url, "other")
+    assert forget(other.dataset, asked(sha256s=[words.pop("--sha256")])).samples == 1 and not words
+    receipt = forget(set_.dataset, asked(samples=[id_]))
+    assert len(list_receipts(set_.dataset)) == 2 and receipt.verified["objects"] == objects_of(set_.dataset)
+
+
+def list_receipts(dataset: Dataset) -> list[str]:
+    return [path for path in dataset.store.list(layout.forgotten_prefix(dataset.name)) if "receipt" in path]
+
+
+def objects_of(dataset: Dataset) -> int:
+    """All of the store, but for tombstones, receipts, and the lease of whoever looks."""
+    return 1 + len([path for path in dataset.store.list("") if "/forgotten/" not in path])
+
+
+def test_what_is_no_datasets_is_for_its_owner_to_delete(set_: Any) -> None:
+    content = (set_.folder / "pictures" / "a1.png").read_bytes()
+    set_.dataset.store.replace("backup/a1.png", content)
+    with pytest.raises(DoesNotHold, match=r"not proven: delete .*/store/backup/a1\.png; then this command again$"):
+        forget(set_.dataset, asked(samples=[id_of(set_, "a1.png")]))
+    set_.dataset.store.replace("backup/all.tar", b"no archive")
+    set_.dataset.store.delete("backup/a1.png")
+    with pytest.raises(StoreError, match=r"all\.tar: is damaged, so nobody can tell what it holds; delete it"):
+        forget(set_.dataset, asked(sha256s=["0" * 64]))
+
+
+def test_by_the_digest_of_what_was_exported(growing: Callable[..., Any], pictures: Any) -> None:
+    made = growing(
+        {"one.png": pictures.png(1), "two.png": pictures.png(2)}, export={"pixels": {"mode": "resize", "side": 32}}
+    )
+    version = made.publish()
+    rows = made.rows(version.exported, Step.FINAL, "samples")
+    digest = next(row["sha256"] for row in rows if row["id"] == id_of(made, "one.png"))
+    assert digest != sha256(pictures.png(1)).hexdigest()
+    assert forget(made.dataset, asked(sha256s=[digest])).samples == 1
+    assert set(made.captions(read_version(made.dataset, 1).shards)) == {"two.png"}
+
+
+def test_what_is_on_its_way_to_a_captioner_goes_at_once(set_: Any) -> None:
+    """Made smaller, so that no digest but that in its name tells what it is."""
+    names = {}
+    for key in ("a1.png", "a2.png"):
+        original = sha256((set_.folder / "pictures" / key).read_bytes()).hexdigest()
+        name = f"{layout.sent_name(2**40, 'each', original, 'f' * 32)}.jpg"
+        names[key] = layout.sent_picture("tiny", name)
+        set_.dataset.store.put(names[key], b"smaller")
+    assert forget(set_.dataset, asked(samples=[id_of(set_, "a1.png")])).sent == 1
+    assert [set_.dataset.store.exists(path) for path in names.values()] == [False, True]
+    set_.dataset.store.put(names["a1.png"], b"smaller")
+    assert verify(set_.dataset, read_tombstones(set_.dataset)).found == ((names["a1.png"], "a picture"),)
+
+
 def test_the_receipt_names_copies_outside(set_: Any, tmp_path: Path) -> None:
     export_again(set_.dataset, 1, str(tmp_path / "copy"), [])
     receipt = forget(set_.dataset, asked(samples=[id_of(set_, "a1.png")]))
     assert receipt.outside == outside(set_.dataset) == [str(tmp_path / "copy")]
     assert f"a copy of an export went to {tmp_path / 'copy'}" in "\n".join(as_lines(receipt))
+
+
+@pytest.fixture
+def full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A place that takes in three files of a copy, and then no more."""
+    place, replace, left = str(tmp_path / "full"), LocalStore.replace, [3]
+
+    def counted(store: LocalStore, path: str, data: Any, **more: Any) -> None:
+        left[0] -= store.url == place
+        if left[0] < 0:
+            raise StoreError("No space left on device")
+        replace(store, path, data, **more)
+
+    monkeypatch.setattr(LocalStore, "replace", counted)
+    return place
+
+
+def test_a_copy_that_was_cut_off_is_named_too(set_: Any, full: str) -> None:
+    with pytest.raises(StoreError, match="No space left"):
+        export_again(set_.dataset, 1, full, [])
+    assert [path.name for path in Path(full).iterdir()] and outside(set_.dataset) == [full]
+
+
+def test_where_a_build_that_was_cut_off_copied_to_is_named_too(
+    growing: Callable[..., Any], pictures: Any, full: str
+) -> None:
+    made = growing({f"{n}.png": pictures.png(n) for n in range(4)}, export={"samples_per_shard": 1, "path": full})
+    with pytest.raises(StoreError, match="No space left"):
+        made.publish()
+    assert [path.name for path in Path(full).iterdir()] and outside(made.dataset) == [full]
+
+
+def test_a_place_that_takes_no_copy_is_not_named(set_: Any, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "MANIFEST.json").write_text("{}")
+    with pytest.raises(UserError, match="name another folder"):
+        export_again(set_.dataset, 1, str(tmp_path / "mine"), [])
+    assert outside(set_.dataset) == []
 
 
 @pytest.mark.parametrize(

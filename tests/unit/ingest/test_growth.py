@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vlmdata.checkpoint import Dataset, Shard
+from vlmdata.config import WebdatasetSource
 from vlmdata.ingest import growth
 from vlmdata.ingest.growth import keep_cut
 from vlmdata.ingest.listing import list_source
 from vlmdata.ingest.shards import ingest_shard
 from vlmdata.layout import Step
 from vlmdata.measure.facts import measure_shard
+from vlmdata.versions.version import read_version
 
 
 def keys(set_: Any, shards: Sequence[Shard]) -> dict[str, list[str]]:
@@ -93,6 +97,55 @@ def test_nothing_is_read_or_decoded_twice(growing: Callable[..., Any], pictures:
     assert len(after) == 6 and all(row["error"] is None for row in after)
     assert [row for row in after if row["id"] in before] == [before[row["id"]] for row in after if row["id"] in before]
     assert sum(row["id"] in before for row in after) == 5
+
+
+def write_tar(path: Path, samples: dict[str, bytes]) -> None:
+    """A WebDataset tar; each picture has its key for a caption."""
+    with tarfile.open(path, "w") as archive:
+        for key, picture in samples.items():
+            for name, data in ((f"{key}.png", picture), (f"{key}.txt", key.encode())):
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+
+
+@pytest.fixture
+def tars(growing: Callable[..., Any], pictures: Any, tmp_path: Path) -> Any:
+    """A set of one tar with three pictures, two in a shard, published."""
+    (tmp_path / "tars").mkdir()
+    write_tar(tmp_path / "tars" / "a.tar", {f"a{n}": pictures.png(n) for n in range(3)})
+    set_ = growing({})
+    source = WebdatasetSource(path=str(tmp_path / "tars"))
+    set_.tiny.config = set_.config.model_copy(update={"source": source})
+    set_.publish()
+    return set_
+
+
+def test_a_tar_that_comes_is_read_and_those_that_were_there_are_not(tars: Any, pictures: Any, tmp_path: Path) -> None:
+    """The picture of the first tar is spoilt where it lies, its size and time kept: whoever reads it will notice."""
+    path = tmp_path / "tars" / "a.tar"
+    stat, content = path.stat(), bytearray(path.read_bytes())
+    for at in (n for n in range(0, len(content), 512) if content[n : n + 4] == b"\x89PNG"):
+        content[at : at + 512] = bytes(512)
+    path.write_bytes(content)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    first = read_version(tars.dataset, 1)
+    write_tar(tmp_path / "tars" / "b.tar", {"b0": pictures.png(20), "a_copy": pictures.png(1, 128, 96)})
+    second = tars.publish()
+    assert first.steps[Step.RAW].items() < second.steps[Step.RAW].items()
+    assert (first.samples, second.samples) == (3, 4)
+    assert second.changes.model_dump() == {"added": 1, "removed": 0, "changed": 0}
+    assert tars.near_duplicates(second.shards) == {"a_copy": "a1"}, "what is published stays"
+
+
+def test_a_tar_that_is_replaced_supersedes_what_it_was(tars: Any, pictures: Any, tmp_path: Path) -> None:
+    """One picture is another, one says something else, one has gone, one has come."""
+    tar = {"a0": pictures.png(0), "a1": pictures.png(1, 128, 96), "new": pictures.png(9)}
+    write_tar(tmp_path / "tars" / "a.tar", tar)
+    second = tars.publish()
+    assert sorted(tars.captions(second.shards)) == ["a0", "a1", "new"]
+    assert second.changes.model_dump() == {"added": 1, "removed": 1, "changed": 1}
+    assert tars.near_duplicates(second.shards) == {}, "it is no duplicate of its old self"
 
 
 def test_what_could_not_be_read_is_tried_again_when_its_shard_changes(

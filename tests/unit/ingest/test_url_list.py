@@ -152,11 +152,14 @@ def test_what_cannot_be_asked_stays_with_its_reason(tmp_path: Path, url: str | N
 def test_licences_and_digests_are_looked_at(tmp_path: Path) -> None:
     licences = ["CC0", " cc0 ", "cc-by", None, ""]
     rows = [{"url": f"http://a/{n}", "lic": licence, "sha": ""} for n, licence in enumerate(licences)]
-    rows += [{"url": "http://a/x", "lic": "CC0", "sha": "abc"}, {"url": "http://a/y", "lic": "CC0", "sha": "0" * 64}]
+    digests = ["abc", "0" * 32, "F" * 64, "0" * 128, "0" * 40, "g" * 32]
+    rows += [{"url": f"http://a/{at}", "lic": "CC0", "sha": digest} for at, digest in enumerate(digests, 9)]
     file = write(tmp_path / "a.jsonl", rows)
     got = listed(file, license_column="lic", allow_licenses=("cc0",), hash_column="sha")
     none = "license_not_allowed"
-    assert [row.get("refused") for row in got] == [None, None, none, none, none, "malformed_hash", None]
+    wrong = "malformed_hash"
+    of_digests = [wrong, None, None, None, wrong, wrong]
+    assert [row.get("refused") for row in got] == [None, None, none, none, none, *of_digests]
     assert not any(row.get("refused") for row in listed(file, license_column="lic"))
     assert all(row.get("refused") == none for row in listed(file, license_column="lic", allow_licenses=()))
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,11 +12,14 @@ from typing import Any
 import pytest
 
 from vlmdata.errors import ConfigError, Overtaken, StoreError
+from vlmdata.health.measure import measure_health
+from vlmdata.health.saved import save
 from vlmdata.layout import Stage, Step, version_path
+from vlmdata.runs import report
 from vlmdata.versions.changes import changes
 from vlmdata.versions.diff import as_lines, compare
 from vlmdata.versions.listing import list_versions
-from vlmdata.versions.version import newest_number, numbers, read_version
+from vlmdata.versions.version import Version, newest_number, numbers, read_version
 
 
 def test_versions_are_numbered_and_tell_what_changed(growing: Callable[..., Any], pictures: Any) -> None:
@@ -55,7 +61,9 @@ def test_whoever_is_overtaken_says_by_whom(growing: Callable[..., Any], pictures
     quick = set_.begin()
     set_.publish(run=quick)
     set_.add({"b.png": pictures.png(2)})
-    with pytest.raises(Overtaken, match=r"version 1: run 2 published it at .* run it again") as told:
+    mine = f"{re.escape(socket.gethostname())}, process {os.getpid()}"
+    who = rf"version 1: run 2 on {mine}, begun at 2\S+, published it at 2\S+, while this run, 1, .* run it again"
+    with pytest.raises(Overtaken, match=who) as told:
         set_.publish(run=slow)
     assert told.value.exit_code == 4
     assert numbers(set_.dataset) == [1]
@@ -66,6 +74,54 @@ def test_two_that_made_the_same_share_a_version(growing: Callable[..., Any], pic
     set_ = growing({"a.png": pictures.png(1)})
     runs = [set_.begin(), set_.begin()]
     assert [set_.publish(run=run).number for run in runs] == [1, 1]
+
+
+def with_health(set_: Any) -> Version:
+    """A night that leaves its health, as a build does."""
+    run = set_.begin()
+    version: Version = set_.publish(run=run)
+    for stage in Stage:
+        shards = version.exported if stage is Stage.FINAL else version.shards
+        run.stage_done(report(set_.dataset, stage, shards))
+    save(run, measure_health(run))
+    return version
+
+
+def test_a_difference_tells_how_health_moved(growing: Callable[..., Any], pictures: Any) -> None:
+    set_ = growing({f"{n}.png": pictures.png(n) for n in range(3)})
+    with_health(set_)
+    set_.add({f"large{n}.png": pictures.png(10 + n, 640, 480) for n in range(5)})
+    with_health(set_)
+    found = compare(set_.dataset, 1, 2)
+    sizes = next(moved for moved in found.moved if "size" in moved.name)
+    assert sizes.psi and found.as_dict()["health"][0]["psi"]
+    head, *lines = as_lines(found)
+    assert head.startswith("Version 1 to 2: 3 to 8 samples") and any(sizes.name in line for line in lines)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_night_that_is_killed_about_its_publishing_is_made_up_for(
+    growing: Callable[..., Any], pictures: Any, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    set_ = growing({f"{n}.png": pictures.png(n) for n in range(5)})
+    set_.publish()
+    set_.add({"late.png": pictures.png(20)})
+    create = set_.dataset.store.create
+
+    def killed(path: str, data: Any) -> bool:
+        if "/versions/" not in path:
+            return create(path, data)
+        if when == "after":
+            create(path, data)
+        raise RuntimeError("killed here")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(set_.dataset.store, "create", killed)
+        set_.publish()
+    assert numbers(set_.dataset) == ([1] if when == "before" else [1, 2])
+    again = set_.publish()
+    assert (again.number, again.samples, again.changes.added) == (2, 6, 1)
+    assert numbers(set_.dataset) == [1, 2], "what was published is not published twice"
 
 
 def test_a_version_that_is_not_there(growing: Callable[..., Any], pictures: Any) -> None:

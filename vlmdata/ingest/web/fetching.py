@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from vlmdata.config import NetworkConfig
+from vlmdata.ingest.digests import mismatch
 from vlmdata.ingest.reading import Lost, Reading, slices
 from vlmdata.ingest.web.download import Download, download_all
 from vlmdata.ingest.web.reserved import reserved_by_metadata, reserved_by_page
@@ -63,8 +64,8 @@ class _Look:
     def __call__(self, data: bytes, digest: str, wanted: str | None) -> Lost | None:
         if self._opt_out.refuses_digest(digest):
             return Lost("opted_out", "the opt-out list names its sha256", "rejected")
-        if wanted and wanted != digest:
-            return Lost("hash_mismatch", f"its sha256 is {digest}, not {wanted}", "failed")
+        if wanted and wanted != digest and (why := mismatch(data, wanted)):
+            return Lost("hash_mismatch", why, "failed")
         if not data:
             return Lost("empty", "the answer has no bytes", "failed")
         if data[:_BEGINNING].lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_PAGE_BEGINS):

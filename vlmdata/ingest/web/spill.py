@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, NamedTuple
 
-from vlmdata.errors import StoreError
+from vlmdata.scratch import temporary_file_errors
 
 _TOGETHER, _BEHIND = 1 << 20, 4 << 20
 """Bytes that are written at a time, in a thread, so that who asks the web need not wait for a disk; and bytes that
@@ -72,17 +72,20 @@ class Spill:
 
 def _write(file: int, bodies: Sequence[bytes], offset: int) -> None:
     left = memoryview(b"".join(bodies))
-    try:
+    with temporary_file_errors():
         while left:
             written = os.pwrite(file, left, offset)
             left, offset = left[written:], offset + written
-    except OSError as error:
-        where = tempfile.gettempdir()
-        raise StoreError(f"{where}: {error.strerror}; free space, or set TMPDIR to a larger disk") from error
 
 
 @contextmanager
 def spill() -> Iterator[Spill]:
-    """One in a file without a name, which is gone afterwards, or with the process."""
-    with tempfile.TemporaryFile(prefix="vlmdata-", buffering=0) as file:
+    """One in a file without a name, which is gone afterwards, or with the process.
+
+    Raises:
+        StoreError: the disk is full, or there is no place for temporary files.
+    """
+    with temporary_file_errors():
+        file = tempfile.TemporaryFile(prefix="vlmdata-", buffering=0)  # noqa: SIM115 - closed below
+    with file:
         yield Spill(file)
