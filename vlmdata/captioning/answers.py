@@ -28,6 +28,7 @@ from vlmdata.captioning.money import limits_of
 from vlmdata.captioning.openai import OpenAI
 from vlmdata.captioning.provider import Provider
 from vlmdata.captioning.questions import Asker, settings_of
+from vlmdata.captioning.watching import spent_so_far
 from vlmdata.checkpoint import Counts, Dataset, Manifest, Result, Shard, run_once
 from vlmdata.config import CaptionConfig
 from vlmdata.errors import UserError
@@ -167,13 +168,6 @@ class _Told:
         if self._ended % self._languages == 0:
             advance(Step.CAPTIONED, 1)
         note(Step.CAPTIONED, spent_so_far(account))
-
-
-def spent_so_far(account: Account) -> str:
-    """What is worth showing beside a bar; nothing before the first answer."""
-    tokens = account.input_tokens + account.output_tokens
-    money = f"${account.settled / NANO:,.4f}, " if account.settled else ""
-    return f"{money}{tokens:,} tokens" if tokens else ""
 
 
 def _loaders(dataset: Dataset, shard: Shard, ids: pa.ChunkedArray) -> Sequence[Load]:
