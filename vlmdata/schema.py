@@ -169,7 +169,7 @@ ATTEMPTS = pa.schema(
         _field("sent_tokens", pa.int64(), "most input tokens that the request could count as"),
     ]
 )
-"""What was asked of the captioner, one row a picture."""
+"""What was asked of the captioner, one row a picture, language and take."""
 
 
 RETRIEVAL = pa.schema(
