@@ -97,7 +97,10 @@ STARTS = st.builds(
     requests=st.none() | st.integers(0, 14),
     worst_cases=st.none() | st.integers(0, 10),
 )
-SCRIPTS = st.lists(st.lists(st.sampled_from(FAULTS), max_size=6), min_size=1, max_size=6)
+ANY = st.lists(st.sampled_from(FAULTS), max_size=6)
+LASTING = st.lists(st.sampled_from(TRANSIENT), min_size=4, max_size=6)
+"""More than an attempt has requests for."""
+SCRIPTS = st.lists(ANY | LASTING, min_size=1, max_size=6)
 
 
 class Dead(RuntimeError):
