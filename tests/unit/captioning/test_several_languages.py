@@ -16,6 +16,7 @@ from vlmdata.captioning.shards import caption_shard
 from vlmdata.config_reading import parse_config
 from vlmdata.errors import ConfigError
 from vlmdata.explain import explain
+from vlmdata.export.card_facts import _prompts
 from vlmdata.failures import failures, open_again
 from vlmdata.layout import Stage, Step
 from vlmdata.runs import COMPLETED, start_run
@@ -120,3 +121,13 @@ def test_a_list_of_one_is_that_one(filtered: Any) -> None:
     one = filtered.config.caption.model_copy(update={"language": ("en",)})
     [asker] = askers(one)
     assert asker.settings() == Asker.of(one.model_copy(update={"language": "en"})).settings()
+
+
+def test_the_card_tells_the_prompt_in_each(filtered: Any) -> None:
+    config = filtered.config.caption
+    told = {row["identity"]: row["text"] for row in _prompts(config)}
+    name = Asker.of(config).prompt.identity
+    small = f"for pictures below {config.low_resolution_below} px"
+    assert list(told) == [f"{name}, en", f"{name}, en, {small}", f"{name}, de", f"{name}, de, {small}"]
+    assert "English" in told[f"{name}, en"] and "German" in told[f"{name}, de, {small}"]
+    assert [row["identity"] for row in _prompts(config.model_copy(update={"language": "de"}))][0] == name
