@@ -130,4 +130,5 @@ def test_the_card_tells_the_prompt_in_each(filtered: Any) -> None:
     small = f"for pictures below {config.low_resolution_below} px"
     assert list(told) == [f"{name}, en", f"{name}, en, {small}", f"{name}, de", f"{name}, de, {small}"]
     assert "English" in told[f"{name}, en"] and "German" in told[f"{name}, de, {small}"]
-    assert [row["identity"] for row in _prompts(config.model_copy(update={"language": "de"}))][0] == name
+    alone = _prompts(config.model_copy(update={"language": "de"}))
+    assert alone[0]["identity"] == name
