@@ -15,9 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.seaweed import BUCKET, S3
 from tests.integration.test_captioning import HASTY, config, make_shard, outcomes
-from tests.servers.faults import FaultServer, caption, fault_server, long_tailed
+from tests.servers.faults import FaultServer, caption, fault_server
 from vlmdata.captioning.journal.log import Log
 from vlmdata.captioning.journal.records import NANO
 from vlmdata.captioning.plan import plan_captions
@@ -156,29 +155,6 @@ def test_two_runs_at_once_share_one_account_and_ask_nothing_twice(server: FaultS
     assert server.requests == dict.fromkeys(range(60), 1)
     manifests = [json.loads(text) for text in said]
     assert manifests[0]["02_captioned"] == manifests[1]["02_captioned"]
-
-
-def test_two_runs_at_once_in_a_bucket_keep_to_one_budget(server: FaultServer, s3: S3) -> None:
-    """Whose answers take how long is chance: nothing is lost, asked twice, or spent beyond the limit."""
-    server.latencies = long_tailed(5, 0.01)
-    dataset = Dataset(f"s3://{BUCKET}/two-runs", "faults")
-    before = make_shard(dataset, range(40))
-    worst = (plan_captions(dataset, [before], priced(server)).cost_at_worst or 0.0) / 40
-    tight = priced(server, concurrency=4, max_cost=4 * worst + 16 * USED)
-    runs = [run_apart(dataset, before, tight) for _ in range(2)]
-    for run in runs:
-        run.communicate(timeout=120)
-    assert [run.returncode for run in runs] == [0, 0]
-    first = account(dataset)
-    assert first.spent <= tight.max_cost * NANO and first.requests == server.requests.total() >= 16
-    assert set(server.requests.values()) == {1}
-
-    done = caption_shard(dataset, before, priced(server, max_cost=1.0), HASTY)
-    assert server.requests == dict.fromkeys(range(40), 1)
-    assert [row["text"] for row in dataset.read(done, Step.CAPTIONED, "captions").to_pylist()] == [
-        caption(number) for number in range(40)
-    ]
-    assert account(dataset).settled == pytest.approx(40 * USED * NANO) and account(dataset).reserved == 0
 
 
 def test_a_large_journal_is_compacted_and_still_answers(

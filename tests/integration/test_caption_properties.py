@@ -85,7 +85,7 @@ SCRIPTS = st.lists(st.lists(st.sampled_from(QUICK), max_size=6), min_size=2, max
 _names = count()
 
 
-@settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=3, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @example(scripts=[[], ["500"], [], ["empty"], []], starts=[Start(processes=2, killed_after=2, victim=1)])
 @given(scripts=SCRIPTS, starts=st.lists(STARTS, min_size=1, max_size=3))
 def test_whatever_the_faults_kills_and_budgets(

@@ -25,6 +25,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tests.integration.seaweed import BUCKET, S3
 from tests.integration.test_budget import PRICES, USED
 from tests.integration.test_caption_properties import SAYS_ITS_USAGE
 from tests.integration.test_captioning import HASTY, config
@@ -55,7 +56,7 @@ from vlmdata.captioning.money import limits_of, price_of, worst_case
 from vlmdata.captioning.questions import Asker
 from vlmdata.checkpoint import Dataset
 from vlmdata.config import CaptionConfig
-from vlmdata.store import LocalStore
+from vlmdata.store import LocalStore, Store, open_store
 
 pytestmark = pytest.mark.integration
 
@@ -177,7 +178,9 @@ async def live(world: World, life: Life, limits: CaptionConfig) -> Round | None:
     _here.set(parts)
     loop, itself = asyncio.get_running_loop(), asyncio.current_task()
     assert itself is not None
-    store = Mortal(world.root, life, lambda: loop.call_soon_threadsafe(itself.cancel))
+    store = world.store
+    if life.ends_at is not None:
+        store = Mortal(store.url, life, lambda: loop.call_soon_threadsafe(itself.cancel))
     mine: Journal | None = None
     try:
         log = await loop.run_in_executor(parts.encoders, Log, store, NAME)
@@ -211,7 +214,7 @@ class World:
     """A server, a store, and what must hold after each start."""
 
     server: FaultServer
-    root: str
+    store: Store
     scripts: list[list[str]]
     before_attempt: Counter[int] = field(default_factory=Counter)
     ended: int = 0
@@ -252,7 +255,7 @@ class World:
     async def _retry(self) -> None:
         """A person wants another attempt for what failed."""
         before = {number: entry.attempt for number, entry in self._entries().items()}
-        wanted = Journal(Log(LocalStore(self.root), NAME), limits_of(self.free))
+        wanted = Journal(Log(self.store, NAME), limits_of(self.free))
         await wanted.open_attempts(self.keys)
         wanted._thread.shutdown()
         more = [number for number, entry in self._entries().items() if entry.attempt > before[number]]
@@ -281,18 +284,18 @@ class World:
 
     def _given_up(self) -> int:
         """Requests that were answered too late, if at all: a busy machine's, too."""
-        history = requests_of(Dataset(self.root, NAME), self.keys)
+        history = requests_of(Dataset(self.store.url, NAME), self.keys)
         ends = [request.end for told in history.values() for request in told]
         return sum((end.message or "").startswith("no answer within") for end in ends if end is not None)
 
     def account(self) -> Account:
-        return Log(LocalStore(self.root), NAME).book.account
+        return Log(self.store, NAME).book.account
 
     def _answered(self) -> set[int]:
         return {number for number, entry in self._entries().items() if entry.answered}
 
     def _entries(self) -> dict[int, Entry]:
-        log = Log(LocalStore(self.root), NAME)
+        log = Log(self.store, NAME)
         log.load(self.keys)
         return {number: log.book.entry(key) for number, key in enumerate(self.keys)}
 
@@ -311,7 +314,7 @@ def test_any_schedule_of_faults_kills_and_budgets(
     server.reset()
     server.scripts = dict(enumerate(scripts))
     server.latencies, server.pause_s = long_tailed(len(scripts), 0.002), 0.02
-    world = World(server, str(tmp_path_factory.mktemp("store")), scripts)
+    world = World(server, LocalStore(str(tmp_path_factory.mktemp("store"))), scripts)
 
     async def all_of_it() -> None:
         for start in starts:
@@ -322,3 +325,24 @@ def test_any_schedule_of_faults_kills_and_budgets(
     asyncio.run(all_of_it())
     if not world.ended:
         assert "early" not in {said for told in server.said.values() for said in told}, "Retry-After is obeyed"
+
+
+def test_runs_at_once_in_a_bucket_keep_to_one_budget(running_faults: FaultServer, s3: S3) -> None:
+    """Writers that meet on a real S3 server: nothing is lost, asked twice, or spent beyond the limit."""
+    server = running_faults
+    server.reset()
+    server.latencies = long_tailed(1, 0.01)
+    world = World(server, open_store(f"s3://{BUCKET}/runs-at-once"), [[] for _ in range(24)])
+    world.free = world.free.model_copy(update={"timeout_s": 30.0})
+
+    async def all_of_it() -> None:
+        rounds = await world.take(Start(lives=(Life(), Life()), requests=10, worst_cases=2))
+        assert [len(one.attempts) for one in rounds] == [24, 24]
+        assert server.requests.total() == world.account().requests == 10
+        rounds = await world.take(Start(lives=(Life(), Life())))
+        assert all(attempt.text for one in rounds for attempt in one.attempts)
+
+    asyncio.run(all_of_it())
+    assert server.requests == dict.fromkeys(range(24), 1)
+    account = world.account()
+    assert (account.reserved, account.requests, account.settled) == (0, 24, round(24 * USED * NANO))
