@@ -332,17 +332,17 @@ def test_runs_at_once_in_a_bucket_keep_to_one_budget(running_faults: FaultServer
     server = running_faults
     server.reset()
     server.latencies = long_tailed(1, 0.01)
-    world = World(server, open_store(f"s3://{BUCKET}/runs-at-once"), [[] for _ in range(24)])
+    world = World(server, open_store(f"s3://{BUCKET}/runs-at-once"), [[] for _ in range(12)])
     world.free = world.free.model_copy(update={"timeout_s": 30.0})
 
     async def all_of_it() -> None:
-        rounds = await world.take(Start(lives=(Life(), Life()), requests=10, worst_cases=2))
-        assert [len(one.attempts) for one in rounds] == [24, 24]
-        assert server.requests.total() == world.account().requests == 10
+        rounds = await world.take(Start(lives=(Life(), Life()), requests=5, worst_cases=2))
+        assert [len(one.attempts) for one in rounds] == [12, 12]
+        assert server.requests.total() == world.account().requests == 5
         rounds = await world.take(Start(lives=(Life(), Life())))
         assert all(attempt.text for one in rounds for attempt in one.attempts)
 
     asyncio.run(all_of_it())
-    assert server.requests == dict.fromkeys(range(24), 1)
+    assert server.requests == dict.fromkeys(range(12), 1)
     account = world.account()
-    assert (account.reserved, account.requests, account.settled) == (0, 24, round(24 * USED * NANO))
+    assert (account.reserved, account.requests, account.settled) == (0, 12, round(12 * USED * NANO))
