@@ -10,6 +10,7 @@ from hashlib import sha256
 from vlmdata.captioning.prompts import Prompt, check_language, load_prompt
 from vlmdata.captioning.provider import Question
 from vlmdata.config import CaptionConfig
+from vlmdata.errors import ConfigError
 from vlmdata.schema import AGAIN, MADE
 
 _WARMER = 0.7
@@ -80,9 +81,16 @@ def askers(config: CaptionConfig, take: int = 0) -> list[Asker]:
     """One for each language of a config.
 
     Raises:
-        ConfigError: there is no such prompt, or it does not know one of the languages.
+        ConfigError: there is no such prompt, or it does not know one of the languages, or asks the same in two.
     """
-    return [Asker.of(config, take, language) for language in config.languages]
+    found = [Asker.of(config, take, language) for language in config.languages]
+    if len({asker.question(small=False).prompt for asker in found}) < len(found):
+        # Each picture would be paid for twice, and one of the answers be in the wrong language.
+        raise ConfigError(
+            f"caption.language = {list(config.languages)}: the prompt {found[0].prompt.name!r} asks the same in two of"
+            " these; put {language} into a prompt file, or ask for one language"
+        )
+    return found
 
 
 def settings_of(asked_by: Sequence[Asker]) -> object:

@@ -117,6 +117,13 @@ def test_languages_that_cannot_be_asked_for_are_one_line(wrong: Any) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("same", [{"prompt": "What is it?"}, {"language": ("zh-TW", "zh-Hant")}])
+def test_the_same_question_is_not_paid_for_twice(filtered: Any, same: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="asks the same in two of these") as caught:
+        askers(filtered.config.caption.model_copy(update=same))
+    assert "\n" not in str(caught.value)
+
+
 def test_a_list_of_one_is_that_one(filtered: Any) -> None:
     one = filtered.config.caption.model_copy(update={"language": ("en",)})
     [asker] = askers(one)
