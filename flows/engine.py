@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from types import TracebackType
 from typing import Any
 
@@ -14,6 +14,7 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTa
 
 from tasks.job import Job, raise_named
 from vlmdata import progress
+from vlmdata.captioning.watching import spending_told
 from vlmdata.checkpoint import Shard
 from vlmdata.config import BuildConfig
 from vlmdata.errors import BuildIncomplete
@@ -57,20 +58,29 @@ class Engine:
         if known:
             progress.done(step, sum(shard.rows for shard in known))
         waiting = [shard for shard in shards if shard.name not in finished]
-        futures = [runner.submit(task, {"shard": shard, "job": self.job, **more}) for shard in waiting]
-        for shard, future in zip(waiting, futures, strict=True):
-            future.wait()
-            state = future.state
-            raise_named(state)
-            if state.is_completed():
-                finished[shard.name] = state.result()
-                progress.done(step, shard.rows)
-            else:
-                self._lost[shard.name] = f"{step}: {state.message}"
+        with self._watched(step):
+            futures = [runner.submit(task, {"shard": shard, "job": self.job, **more}) for shard in waiting]
+            for shard, future in zip(waiting, futures, strict=True):
+                future.wait()
+                state = future.state
+                raise_named(state)
+                if state.is_completed():
+                    finished[shard.name] = state.result()
+                    progress.done(step, shard.rows)
+                else:
+                    self._lost[shard.name] = f"{step}: {state.message}"
         progress.end(step)
         if not finished:
             self.require_all(f"{step} is closed")
         return [finished[shard.name] for shard in shards if shard.name in finished]
+
+    def _watched(self, step: Step) -> AbstractContextManager[None]:
+        """What captions cost is heard where they are asked for: of other processes the store has to be asked."""
+        config = self.job.config
+        asks = step is Step.CAPTIONED and config.caption.base_url is not None
+        if not asks or config.engine == "threads" or not progress.heard():
+            return nullcontext()
+        return spending_told(self.job.dataset)
 
     def require_all(self, before: str) -> None:
         """A decision over all shards waits for all of them.

@@ -247,7 +247,9 @@ class CaptionConfig(Section):
         default="alt-text",
         description="A shipped prompt (alt-text, detailed, document, regions), a .md file, or the words themselves.",
     )
-    language: str = Field(default="en", description="Language the prompt asks for (BCP 47).")
+    language: str | tuple[str, ...] = Field(
+        default="en", description="Language the prompt asks for (BCP 47), or a list of them: a caption in each."
+    )
     max_tokens: PositiveInt | None = Field(
         default=None, description="Longest answer, in tokens; null: as the prompt says."
     )
@@ -293,6 +295,21 @@ class CaptionConfig(Section):
     recaption_held: int = Field(
         default=1, ge=0, le=3, description="How often a held sample is captioned anew and scored again; 0: never."
     )
+
+    @field_validator("language", mode="before")
+    @classmethod
+    def _tags_that_differ(cls, value: Any) -> Any:
+        tags = list(value) if isinstance(value, list | tuple) else [value]
+        told_apart = {tag.lower().replace("_", "-") for tag in tags if isinstance(tag, str)}
+        if not tags or len(told_apart) < len(tags):
+            # YAML reads no as false.
+            raise ValueError("a tag such as de, or a list of different ones such as [en, 'no'], in quotes if need be")
+        return value
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Those that a caption is asked for in, one or more, in the order of the captions."""
+        return (self.language,) if isinstance(self.language, str) else self.language
 
 
 class LanguageModel(Section):

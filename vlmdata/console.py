@@ -217,8 +217,10 @@ def _table(title: str, head: Sequence[str], body: Sequence[Sequence[str]]) -> Ta
 
 def print_plan(plan: CaptionPlan, config: CaptionConfig) -> None:
     """What captions will take, a line a figure."""
+    several = [("languages, a caption in each", f"{plan.languages:,}")] if plan.languages > 1 else []
     asked = [
         ("pictures that want a caption", f"{plan.pictures:,}"),
+        *several,
         ("answered already, and paid for", f"{plan.answered:,}"),
         ("failed for good, or out of requests", f"{plan.failed:,}"),
         ("to ask, a request each", f"{plan.requests:,}"),

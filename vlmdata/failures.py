@@ -81,6 +81,7 @@ def _failed_attempts(dataset: Dataset, shard: Shard) -> pa.Table:
 
 def _captioner(dataset: Dataset, shard: Shard) -> pa.Table:
     rows = _failed_attempts(dataset, shard)
+    languages = _languages(dataset, shard, rows) if rows.num_rows else {}
     return _ledger(
         Stage.CAPTIONED,
         id=rows["id"],
@@ -91,16 +92,39 @@ def _captioner(dataset: Dataset, shard: Shard) -> pa.Table:
         message=rows["message"],
         time=rows["time"],
         asked=rows["key"],
+        language=pa.chunked_array([[languages.get(key) for key in rows["key"].to_pylist()]], pa.string()),
     )
 
 
+def _languages(dataset: Dataset, shard: Shard, asked: pa.Table) -> dict[str, str]:
+    """The language of each question, by the journal's name of it; none where a checkpoint is older than its record."""
+    from vlmdata.captioning.questions import keys_of
+
+    samples = dataset.read(shard, Step.FILTERED, "samples", ["id", "sha256"])
+    contents = samples["sha256"].filter(pc.is_in(samples["id"], value_set=asked["id"])).to_pylist()
+    questions = dataset.manifest(shard, Step.CAPTIONED).facts.get("questions", [])
+    return {key: question["language"] for question in questions for key in keys_of(question, contents)}
+
+
 def _others(dataset: Dataset, shard: Shard, stage: Stage) -> pa.Table:
-    """Files and addresses that could not be read, pictures that took too long, embeddings that came to nothing."""
+    """Files and addresses that could not be read, pictures that took too long, embeddings that came to nothing.
+
+    But for downloads each was tried once. Tables hold no clock, so that the
+    same input makes the same bytes: the time is the store's, of the checkpoint.
+    """
     rows = dataset.read(shard, Step(stage.value), "rejects")
     rows = rows.filter(pc.equal(rows["outcome"], "failed"))
     kind = pc.if_else(rows["retryable"], "transient", "permanent")
-    fetched = _fetched(dataset, shard, rows["id"]) if stage is Stage.RAW else {}
-    return _ledger(stage, id=rows["id"], class_=kind, code=rows["code"], message=rows["detail"], **fetched)
+    tried = _fetched(dataset, shard, rows["id"]) if stage is Stage.RAW else {}
+    tried = tried or _tried_once(dataset, shard, stage, rows.num_rows)
+    return _ledger(stage, id=rows["id"], class_=kind, code=rows["code"], message=rows["detail"], **tried)
+
+
+def _tried_once(dataset: Dataset, shard: Shard, stage: Stage, failed: int) -> dict[str, pa.Array]:
+    if not failed:
+        return {}
+    moment = round(dataset.store.written(shard.manifests[stage.value]) * 1000)
+    return {"attempts": pa.repeat(1, failed), "time": pa.repeat(moment, failed)}
 
 
 def _fetched(dataset: Dataset, shard: Shard, ids: pa.ChunkedArray) -> dict[str, pa.ChunkedArray]:

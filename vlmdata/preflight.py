@@ -26,7 +26,7 @@ def preflight(config: BuildConfig) -> None:
     """
     from vlmdata.captioning.links import check_images
     from vlmdata.captioning.money import check_money
-    from vlmdata.captioning.questions import Asker
+    from vlmdata.captioning.questions import askers
     from vlmdata.captioning.shards import check_caption_config
     from vlmdata.export.formats import check_formats
     from vlmdata.export.selection.check import check_selection
@@ -37,7 +37,7 @@ def preflight(config: BuildConfig) -> None:
         raise ConfigError("engine = 'ray': Ray is not installed; install vlmdata[ray], or choose threads or processes")
     check_caption_config(config.caption)
     check_money(config.caption)
-    Asker.of(config.caption)
+    askers(config.caption)
     judges(config.quality)
     check_scorers(config.quality)
     check_selection(config.export, config.quality)

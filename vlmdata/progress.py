@@ -31,6 +31,11 @@ class Listener:
 _listeners: list[Listener] = []
 
 
+def heard() -> bool:
+    """Whether anybody listens: what takes a while to find out need not be found out for nobody."""
+    return bool(_listeners)
+
+
 def begin(step: str, total: int) -> None:
     """Say that a step starts over `total` samples."""
     for listener in _listeners:

@@ -178,7 +178,7 @@ ATTEMPTS = pa.schema(
         _field("sent_tokens", pa.int64(), "most input tokens that the request could count as"),
     ]
 )
-"""What was asked of the captioner, one row a picture."""
+"""What was asked of the captioner, one row a picture, language and take."""
 
 
 RETRIEVAL = pa.schema(
@@ -206,10 +206,11 @@ FAILURES = pa.schema(
         _field("class", pa.string(), "transient | permanent | refused | budget", nullable=False),
         _field("code", pa.string(), "stable reason code", nullable=False),
         _field("http_status", pa.int32(), "of the last answer, if one came"),
-        _field("attempts", pa.int32(), "requests sent in the present attempt"),
+        _field("attempts", pa.int32(), "requests sent in the present attempt; 1 where nobody is asked"),
         _field("message", pa.string(), "the last error, secrets masked"),
-        _field("time", pa.timestamp("ms", "UTC"), "when it ended"),
+        _field("time", pa.timestamp("ms", "UTC"), "when it ended, or when its shard's checkpoint was written"),
         _field("asked", pa.string(), "the journal's name for the question"),
+        _field("language", pa.string(), "that the caption was asked for in"),
     ]
 )
 """The failure ledger, one row a failure."""

@@ -14,6 +14,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -102,6 +103,10 @@ class Store:
     def digest(self, path: str) -> str | None:
         """The sha256 that the object was given when it was written, told without reading it; None: nobody knows."""
         return None
+
+    def written(self, path: str) -> float:
+        """When the object was written, by the store's clock: seconds since 1970. FileNotFoundError if there is none."""
+        raise NotImplementedError
 
     def put(self, path: str, data: Buffer) -> None:
         """Write an object whose name follows from its content; harmless if it is there."""
@@ -220,6 +225,9 @@ class LocalStore(Store):
 
     def exists(self, path: str) -> bool:
         return (self.root / path).is_file()
+
+    def written(self, path: str) -> float:
+        return (self.root / path).stat().st_mtime
 
     def list(self, prefix: str) -> Names:
         found = []
@@ -379,6 +387,12 @@ class S3Store(Store):
             head = self.fs.call_s3("head_object", **_bucket_and_key(f"{self.root}/{path}"))
         told: str | None = head["Metadata"].get(_DIGEST)
         return told
+
+    def written(self, path: str) -> float:
+        with self._errors():
+            head = self.fs.call_s3("head_object", **_bucket_and_key(f"{self.root}/{path}"))
+        moment: datetime = head["LastModified"]
+        return moment.timestamp()
 
     def delete(self, path: str) -> None:
         with self._errors(), suppress(FileNotFoundError):

@@ -115,6 +115,15 @@ def test_captions_come_at_half_the_price(server: BatchServer, dataset: Dataset, 
     assert (plan.answered, plan.requests) == (20, 0)
 
 
+def test_all_languages_go_in_one_batch(server: BatchServer, dataset: Dataset, dialect: Dialect) -> None:
+    both = config(server, dialect, language=["en", "tlh"])
+    shard = caption_shard(dataset, make_shard(dataset, range(5)), both, HASTY)
+    said = [(row["lang"], row["text"]) for row in dataset.read(shard, Step.CAPTIONED, "captions").to_pylist()]
+    assert said == [(tag, picture_caption(number)) for number in range(5) for tag in ("en", "tlh")]
+    assert server.asked == dict.fromkeys(range(5), 2) and len(server.batches) == 1
+    assert account(dataset).settled == 10 * HALF
+
+
 def test_what_is_answered_is_not_asked_again(server: BatchServer, dataset: Dataset, dialect: Dialect) -> None:
     caption_shard(dataset, make_shard(dataset, range(5)), config(server, dialect), HASTY)
     shard = caption_shard(dataset, make_shard(dataset, range(8)), config(server, dialect), HASTY)

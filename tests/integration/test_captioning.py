@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
@@ -314,9 +315,23 @@ def test_concurrency_holds_over_all_shards_of_the_process(server: FaultServer, d
 class Heard(Listener):
     def __init__(self) -> None:
         self.samples = 0
+        self.notes: list[str] = []
 
     def advance(self, step: Step, samples: int) -> None:
         self.samples += samples if step == Step.CAPTIONED else 0
+
+    def note(self, step: Step, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_what_is_spent_is_told_as_it_is_spent(server: FaultServer, dataset: Dataset) -> None:
+    prices = {"m": {"input": 1.0, "output": 10.0}}
+    server.scripts = {3: ["refusal"]}
+    heard = Heard()
+    with listening(heard):
+        caption_shard(dataset, make_shard(dataset, range(5)), config(server, prices=prices, concurrency=1), HASTY)
+    # Each answer, a refusal too, says that it took 90 tokens and 7: that is 160 millionths of a dollar.
+    assert heard.notes == [f"${n * 0.00016:.4f}, {n * 97} tokens" for n in range(1, 6)]
 
 
 def test_progress_is_told_as_pictures_are_asked(server: FaultServer, dataset: Dataset) -> None:
@@ -327,6 +342,28 @@ def test_progress_is_told_as_pictures_are_asked(server: FaultServer, dataset: Da
         with listening(heard):
             caption_shard(dataset, before, config(server), HASTY)
         assert heard.samples == asked
+
+
+def test_each_language_is_asked_for_and_each_sample_counts_once(server: FaultServer, dataset: Dataset) -> None:
+    """English, and a language that nobody can tell from it: the server answers all in English."""
+    before, both = make_shard(dataset, range(5)), config(server, language=["en", "tlh"], max_requests=7)
+    server.scripts = {2: ["refusal"]}
+    heard = Heard()
+    with listening(heard):
+        first = caption_shard(dataset, before, both, HASTY)
+    manifest = dataset.manifest(first, Step.CAPTIONED)
+    assert (server.requests.total(), heard.samples) == (7, 5)
+    assert (manifest.captions.came, manifest.captions.kept, manifest.captions.failed, manifest.open) == (10, 6, 4, 3)
+    done = caption_shard(dataset, before, both.model_copy(update={"max_requests": None}), HASTY)
+    assert server.requests == dict.fromkeys(range(5), 2), "nothing is asked twice"
+    assert dataset.manifest(done, Step.CAPTIONED).samples.kept == 5
+    assert open_attempts(dataset, done) == 1
+    done = caption_shard(dataset, before, both.model_copy(update={"max_requests": None}), HASTY)
+    assert server.requests == Counter({**dict.fromkeys(range(5), 2), 2: 3})
+    captions = [(row["lang"], row["text"]) for row in dataset.read(done, Step.CAPTIONED, "captions").to_pylist()]
+    assert captions == [(tag, caption(number)) for number in range(5) for tag in ("en", "tlh")]
+    words = {body["messages"][0]["content"][0]["text"] for body in server.bodies}
+    assert len(words) == 2 and any("plain English sentence" in one for one in words)
 
 
 def test_the_request_is_what_the_api_documents(server: FaultServer, dataset: Dataset) -> None:

@@ -432,6 +432,7 @@ def test_processes_share_one_pace(command: Command, tmp_path: Path) -> None:
         )
         done = command("build", config, "--engine", "processes", *TO_CAPTIONS)
     assert done.code == 0, done.err
+    assert f"02 caption: 16 samples ({16 * (90 + 7):,} tokens)" in done.err, "others asked, and it was heard here"
     assert clock.requests == dict.fromkeys(range(16), 1)
     assert clock.most_at_once <= CONCURRENCY
     for first in clock.starts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.error import HTTPError
@@ -63,10 +64,12 @@ def test_a_name_can_be_replaced_and_deleted(s3: S3) -> None:
     store = open_store(f"s3://{BUCKET}/changing")
     store.replace("a", b"first")
     store.replace("a", b"second")
-    assert store.get("a") == b"second"
+    assert store.get("a") == b"second" and abs(store.written("a") - time.time()) < 60
     for _ in range(2):
         store.delete("a")
     assert not store.exists("a")
+    with pytest.raises(FileNotFoundError):
+        store.written("a")
 
 
 def test_a_link_is_read_without_keys(s3: S3) -> None:

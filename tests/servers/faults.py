@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+import random
 import time
 from base64 import b64decode
 from collections import Counter
@@ -57,7 +59,13 @@ class FaultServer:
     most_at_once: int = 0
     at_once: int = 0
     latency_s: float = 0.0
-    """Of plain answers."""
+    """Of plain answers, where all take as long."""
+    latencies: Iterator[float] | None = None
+    """Seconds that one request after the other waits, such as `long_tailed`."""
+    pause_s: float = 1.0
+    """What `Retry-After` asks for; as a date whole seconds, and so none for less than half a second."""
+    said: dict[int, list[str]] = field(default_factory=dict)
+    """By picture: what its requests were answered with, `early` for one that came before it was due."""
     closed_until: dict[int, float] = field(default_factory=dict)
     """Moments before which a picture is sent away, for `Retry-After`."""
 
@@ -85,24 +93,26 @@ class FaultServer:
         turn = self.requests[number]
         self.requests[number] += 1
         fault = script[turn] if turn < len(script) else "ok"
+        early = time.time() < self.closed_until.get(number, 0) and not fault.startswith("429_")
+        self.said.setdefault(number, []).append("early" if early else fault)
         if scope["path"] != "/v1/chat/completions":
             await _reply(send, 404, {"error": {"message": "no such path"}})
             return
         if fault in ("429_seconds", "429_date"):
             await _reply(send, 429, _error("slow down"), self._later(number, fault))
             return
-        if time.time() < self.closed_until.get(number, 0):
+        if early:
             await _reply(send, 429, _error("too early"))
             return
-        await asyncio.sleep(self.latency_s)
-        await _fault(fault, number, send, str(dict(scope["headers"]).get(b"authorization", b"").decode()))
+        await asyncio.sleep(next(self.latencies) if self.latencies else self.latency_s)
+        await _fault(fault, number, receive, send, str(dict(scope["headers"]).get(b"authorization", b"").decode()))
 
     def _later(self, number: int, form: str) -> dict[str, str]:
         if form == "429_seconds":
-            self.closed_until[number] = time.time() + 1
-            return {"retry-after": "1"}
+            self.closed_until[number] = time.time() + self.pause_s
+            return {"retry-after": f"{self.pause_s:g}"}
         # A date has whole seconds: the door opens at the one that is named.
-        moment = (datetime.now(UTC) + timedelta(seconds=2)).replace(microsecond=0)
+        moment = (datetime.now(UTC) + timedelta(seconds=2 * self.pause_s)).replace(microsecond=0)
         self.closed_until[number] = moment.timestamp()
         return {"retry-after": format_datetime(moment, usegmt=True)}
 
@@ -137,7 +147,14 @@ def _error(message: str, **more: Any) -> dict[str, Any]:
     return {"error": {"message": message, **more}}
 
 
-async def _fault(fault: str, number: int, send: Any, authorization: str) -> None:
+def long_tailed(seed: int, median_s: float, sigma: float = 1.0) -> Iterator[float]:
+    """Latencies as real servers have them: log-normal, most near the median, a few many times as long."""
+    draw = random.Random(seed)
+    while True:
+        yield draw.lognormvariate(math.log(median_s), sigma)
+
+
+async def _fault(fault: str, number: int, receive: Any, send: Any, authorization: str) -> None:
     good = _completion(f"  {caption(number)}\n")
     if fault == "reset":
         await _start(send, 200, {"content-length": "1000"})
@@ -145,11 +162,14 @@ async def _fault(fault: str, number: int, send: Any, authorization: str) -> None
         raise ConnectionResetError
     if fault == "drip":
         await _start(send, 200, {})
-        while True:
+        gone = asyncio.create_task(_until_gone(receive))
+        while not gone.done():
             await send({"type": "http.response.body", "body": b" ", "more_body": True})
-            await asyncio.sleep(0.05)
+            await asyncio.wait({gone}, timeout=0.05)
+        return
     if fault == "hang":
-        await asyncio.sleep(60)
+        await _until_gone(receive)
+        return
     refusal = _completion(None)
     refusal["choices"][0]["message"]["refusal"] = "I cannot describe this."
     filtered = _completion("")
@@ -185,6 +205,11 @@ async def _reply(send: Any, status: int, reply: Any, headers: dict[str, str] | N
 async def _start(send: Any, status: int, headers: dict[str, str]) -> None:
     encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": status, "headers": encoded})
+
+
+async def _until_gone(receive: Any) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _body(receive: Any) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -124,6 +125,7 @@ def test_a_picture_that_was_not_embedded_is_a_permanent_failure(pictures: Any, t
     run.stage_done(judged.report(Stage.CHECKED))
     [failed] = failures(judged.dataset).to_pylist()
     assert (failed["stage"], failed["class"], failed["code"]) == ("03_quality_checked", "permanent", "not_embedded")
+    assert failed["attempts"] == 1 and 0 <= (datetime.now(UTC) - failed["time"]).total_seconds() < 600
 
 
 def test_what_was_spent_is_in_the_status(built: Any) -> None:

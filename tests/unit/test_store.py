@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -31,6 +32,13 @@ def test_what_was_put_is_there(store: LocalStore) -> None:
     store.put("a/b/c.bin", b"bytes")
     assert (store.get("a/b/c.bin"), store.exists("a/b/c.bin"), files(store)) == (b"bytes", True, ["a/b/c.bin"])
     assert Path(store.locate("a/b/c.bin")).read_bytes() == b"bytes"
+
+
+def test_an_object_says_when_it_was_written(store: LocalStore) -> None:
+    store.put("a", b"1")
+    assert abs(store.written("a") - time.time()) < 60
+    with pytest.raises(FileNotFoundError):
+        store.written("b")
 
 
 def test_what_was_not_put_is_not(store: LocalStore) -> None:

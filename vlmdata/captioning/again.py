@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from vlmdata.captioning.answers import Answers, ask
 from vlmdata.captioning.endings import Waits
-from vlmdata.captioning.questions import Asker
+from vlmdata.captioning.questions import Asker, askers, settings_of
 from vlmdata.captioning.shards import in_order_of, new_captions, spent
 from vlmdata.checkpoint import Counts, Dataset, Manifest, Result, Shard, run_once
 from vlmdata.config import CaptionConfig
@@ -28,6 +28,8 @@ def times_again(config: CaptionConfig) -> int:
 def caption_held(dataset: Dataset, shard: Shard, config: CaptionConfig, take: int, waits: Waits | None = None) -> Shard:
     """A judged shard with one more caption for each sample that is held as borderline; itself if there is none.
 
+    One more in each language that is asked for.
+
     Tables as `caption_shard` leaves them; the captions asked for before stay.
     A sample whose asking fails stays as it was; if a rerun may mend that, it is open.
 
@@ -41,18 +43,18 @@ def caption_held(dataset: Dataset, shard: Shard, config: CaptionConfig, take: in
     wanted = _held(dataset, shard)
     if not wanted.num_rows:
         return shard
-    asker = Asker.of(config, take)
-    said = ask(dataset, shard, wanted, asker, waits or Waits())
+    asked_by = askers(config, take)
+    said = ask(dataset, shard, wanted, asked_by, waits or Waits())
 
     def work(_: Manifest | None) -> Result:
-        return _added(dataset, shard, said, asker)
+        return _added(dataset, shard, said, asked_by)
 
     reads = [
         dataset.digest(shard, Step.CAPTIONED, "samples", FILTERED.names),
         dataset.digest(shard, Step.CAPTIONED, "captions", CAPTIONS.names),
         *said.digests,
     ]
-    return run_once(dataset, shard, Step.CAPTIONED, reads, {"again": asker.settings()}, work)
+    return run_once(dataset, shard, Step.CAPTIONED, reads, {"again": settings_of(asked_by)}, work)
 
 
 def _held(dataset: Dataset, shard: Shard) -> pa.Table:
@@ -62,10 +64,10 @@ def _held(dataset: Dataset, shard: Shard) -> pa.Table:
     return samples.filter(pc.is_in(samples["id"], value_set=rejects["id"].filter(borderline)))
 
 
-def _added(dataset: Dataset, shard: Shard, said: Answers, asker: Asker) -> Result:
+def _added(dataset: Dataset, shard: Shard, said: Answers, asked_by: Sequence[Asker]) -> Result:
     before = dataset.manifest(shard, Step.CAPTIONED)
     tables = {name: dataset.table(before.tables[name]) for name in before.tables}
-    captions = pa.concat_tables([tables["captions"], new_captions(said.answers, tables["samples"], asker)])
+    captions = pa.concat_tables([tables["captions"], *new_captions(said, tables["samples"], asked_by)])
     asked, answered = said.attempts.num_rows, said.answers.num_rows
     tables["captions"] = in_order_of(captions, tables["samples"]["id"])
     tables["attempts"] = pa.concat_tables([tables["attempts"], said.attempts])
@@ -77,7 +79,7 @@ def _added(dataset: Dataset, shard: Shard, said: Answers, asker: Asker) -> Resul
         facts={
             **spent(tables["attempts"]),
             "asked_again": asked,
-            "questions": [*before.facts.get("questions", []), asker.settings()],
+            "questions": [*before.facts.get("questions", []), *(asker.settings() for asker in asked_by)],
         },
     )
 

@@ -27,7 +27,8 @@ from vlmdata.captioning.links import transport_for
 from vlmdata.captioning.money import limits_of
 from vlmdata.captioning.openai import OpenAI
 from vlmdata.captioning.provider import Provider
-from vlmdata.captioning.questions import Asker
+from vlmdata.captioning.questions import Asker, settings_of
+from vlmdata.captioning.watching import spent_so_far
 from vlmdata.checkpoint import Counts, Dataset, Manifest, Result, Shard, run_once
 from vlmdata.config import CaptionConfig
 from vlmdata.errors import UserError
@@ -46,7 +47,7 @@ OPEN_FAILURES = ("transient", "budget")
 
 @dataclass
 class Answers:
-    """What was asked for, in order; `failed` pictures have an attempt and no answer."""
+    """What was asked for: all pictures in order, once a language; what failed has an attempt and no answer."""
 
     attempts: pa.Table
     answers: pa.Table
@@ -62,25 +63,34 @@ class Answers:
         """Number of failures that a rerun may mend."""
         return int(pc.sum(pc.is_in(self.attempts["failure"], value_set=pa.array(OPEN_FAILURES))).as_py() or 0)
 
+    def of_each(self, languages: int) -> list[pa.Table]:
+        """The answers in each of so many languages."""
+        pictures = self.attempts.num_rows // languages
+        answered = pc.is_null(self.attempts["failure"])
+        counts = [pc.sum(answered.slice(n * pictures, pictures)).as_py() or 0 for n in range(languages)]
+        return [self.answers.slice(sum(counts[:n]), counts[n]) for n in range(languages)]
 
-def ask(dataset: Dataset, shard: Shard, wanted: pa.Table, asker: Asker, waits: Waits) -> Answers:
-    """Answers for `wanted` (id, sha256, width, height): from the store, else asked for.
+
+def ask(dataset: Dataset, shard: Shard, wanted: pa.Table, asked_by: Sequence[Asker], waits: Waits) -> Answers:
+    """Answers for `wanted` (id, sha256, width, height), one for each who asks: from the store, else asked for.
+
+    Who asks differs in the language alone.
 
     Raises:
         ConfigError: no address, model or key, or the endpoint refuses the key.
         UserError: nobody answers at the address.
     """
     errors: list[UserError] = []
-    keys = asker.keys(wanted["sha256"].to_pylist())
+    keys = [key for asker in asked_by for key in asker.keys(wanted["sha256"].to_pylist())]
 
     def work(_: Manifest | None) -> Result:
-        done = _ask_all(dataset, shard, wanted, keys, asker, waits)
+        done = _ask_all(dataset, shard, wanted, keys, asked_by, waits)
         if done.error and not any(attempt.text for attempt in done.attempts):
             raise done.error
         errors.extend([done.error] if done.error else [])
-        return _result(_tables(wanted["id"].to_pylist(), done.attempts))
+        return _result(_tables(wanted["id"].to_pylist() * len(asked_by), done.attempts))
 
-    settings = {"ask": asker.settings(), "again": _asked_again(dataset, keys, asker)}
+    settings = {"ask": settings_of(asked_by), "again": _asked_again(dataset, keys)}
     done = run_once(dataset, shard, Step.ANSWERS, [_digest(wanted)], settings, work)
     if errors:
         # Only now: what was answered before the trouble is safe.
@@ -95,7 +105,7 @@ def _digest(wanted: pa.Table) -> str:
     return sha256("\n".join(f"{id_} {content}" for id_, content in rows).encode()).hexdigest()[:32]
 
 
-def _asked_again(dataset: Dataset, keys: Sequence[str], asker: Asker) -> dict[str, int]:
+def _asked_again(dataset: Dataset, keys: Sequence[str]) -> dict[str, int]:
     """The attempt that each key is at, if it is not the first: another one is another checkpoint."""
 
     async def look() -> dict[str, int]:
@@ -112,17 +122,20 @@ def _read(dataset: Dataset, manifest: Manifest) -> Answers:
 
 
 def _ask_all(
-    dataset: Dataset, shard: Shard, wanted: pa.Table, keys: Sequence[str], asker: Asker, waits: Waits
+    dataset: Dataset, shard: Shard, wanted: pa.Table, keys: Sequence[str], asked_by: Sequence[Asker], waits: Waits
 ) -> Round:
-    config = asker.config
+    config, prompt = asked_by[0].config, asked_by[0].prompt
     client = CaptionClient(endpoint_of(config, wanted.num_rows), PROVIDERS[config.provider], config)
     sides = pc.min_element_wise(wanted["width"], wanted["height"]).to_pylist()
     loads = _loaders(dataset, shard, wanted["id"])
-    subjects = [
-        Subject(key, load, asker.question(asker.is_small(side)))
-        for key, load, side in zip(keys, loads, sides, strict=True)
+    asked = [
+        (load, asker.question(asker.is_small(side)))
+        for asker in asked_by
+        for load, side in zip(loads, sides, strict=True)
     ]
-    manners = Manners(asker.prompt, waits, transport_for(dataset, config, _longest(config, waits)), _told)
+    subjects = [Subject(key, load, question) for key, (load, question) in zip(keys, asked, strict=True)]
+    transport = transport_for(dataset, config, _longest(config, waits))
+    manners = Manners(prompt, waits, transport, _Told(len(asked_by)))
 
     async def all_of_them() -> Round:
         journal: Journal = await lines.process().journal(dataset, limits_of(config))
@@ -142,11 +155,19 @@ def _longest(config: CaptionConfig, waits: Waits) -> float:
     return (1 + config.max_retries) * each
 
 
-def _told(account: Account) -> None:
-    advance(Step.CAPTIONED, 1)
-    tokens = account.input_tokens + account.output_tokens
-    money = f"${account.settled / NANO:,.4f}, " if account.settled else ""
-    note(Step.CAPTIONED, f"{money}{tokens:,} tokens" if tokens else "")
+class _Told:
+    """Lets whoever watches know of each picture that is through, and of what was spent."""
+
+    def __init__(self, languages: int) -> None:
+        self._languages = languages
+        self._ended = 0
+
+    def __call__(self, account: Account) -> None:
+        # As many ends as languages are a sample's worth.
+        self._ended += 1
+        if self._ended % self._languages == 0:
+            advance(Step.CAPTIONED, 1)
+        note(Step.CAPTIONED, spent_so_far(account))
 
 
 def _loaders(dataset: Dataset, shard: Shard, ids: pa.ChunkedArray) -> Sequence[Load]:

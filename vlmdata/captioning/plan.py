@@ -12,7 +12,7 @@ from vlmdata.captioning import line as lines
 from vlmdata.captioning.journal.book import Account, Entry
 from vlmdata.captioning.journal.records import NANO
 from vlmdata.captioning.money import cost, most_input_tokens, price_of, worst_case
-from vlmdata.captioning.questions import Asker
+from vlmdata.captioning.questions import Asker, askers
 from vlmdata.captioning.shards import wanted_pictures
 from vlmdata.checkpoint import Dataset, Shard
 from vlmdata.config import CaptionConfig
@@ -28,9 +28,13 @@ _ANSWER_SHARE = 0.5
 
 @dataclass(frozen=True)
 class CaptionPlan:
-    """Counts are of pictures that want a caption; money is in dollars, null without a price."""
+    """Pictures that want a caption, and counts of captions, one a picture and language; money is in dollars.
+
+    Money is null without a price.
+    """
 
     pictures: int = 0
+    languages: int = 1
     answered: int = 0
     failed: int = 0
     requests: int = 0
@@ -59,22 +63,22 @@ class CaptionPlan:
 
 
 def plan_captions(dataset: Dataset, shards: Sequence[Shard], config: CaptionConfig) -> CaptionPlan:
-    """The plan for shards of 01_filtered: one request a picture that has no answer yet; nothing is asked.
+    """The plan for shards of 01_filtered: one request a picture and language that has no answer; nothing is asked.
 
     Raises:
         ConfigError: the prompt is not there, or does not know the language.
     """
-    asker, price = Asker.of(config), price_of(config)
-    plan = CaptionPlan(max_cost=config.max_cost, max_requests=config.max_requests)
+    asked_by, price = askers(config), price_of(config)
+    plan = CaptionPlan(languages=len(asked_by), max_cost=config.max_cost, max_requests=config.max_requests)
     worst = 0
-    for small, entries in _looked_up(dataset, shards, asker):
+    for asker, small, entries in _looked_up(dataset, shards, asked_by):
         left = [not entry.closed and entry.requests <= config.max_retries for entry in entries]
         to_ask = [flag for flag, asks in zip(small, left, strict=True) if asks]
         answered = sum(entry.answered for entry in entries)
         questions = [asker.question(flag) for flag in to_ask]
         plan = replace(
             plan,
-            pictures=plan.pictures + len(entries),
+            pictures=plan.pictures + (len(entries) if asker is asked_by[0] else 0),
             answered=plan.answered + answered,
             failed=plan.failed + len(entries) - answered - len(to_ask),
             requests=plan.requests + len(to_ask),
@@ -82,24 +86,29 @@ def plan_captions(dataset: Dataset, shards: Sequence[Shard], config: CaptionConf
             + sum(_input_tokens(question.prompt, most_input_tokens(question, price)) for question in questions),
         )
         worst += sum(worst_case(question, price) for question in questions)
-    return _priced(plan, asker, _account(dataset, asker), worst)
+    return _priced(plan, asked_by[0], _account(dataset), worst)
 
 
-def _looked_up(dataset: Dataset, shards: Sequence[Shard], asker: Asker) -> Iterator[tuple[list[bool], list[Entry]]]:
-    """For each shard, whether each wanted picture is small, and what the journal knows of it."""
+def _looked_up(
+    dataset: Dataset, shards: Sequence[Shard], asked_by: Sequence[Asker]
+) -> Iterator[tuple[Asker, list[bool], list[Entry]]]:
+    """For each shard and asker, whether each wanted picture is small, and what the journal knows of it."""
 
     async def look(keys: list[str]) -> list[Entry]:
         found = await (await lines.process().journal(dataset)).find(keys)
         return [found.get(key, Entry()) for key in keys]
 
     for shard in shards:
-        wanted = wanted_pictures(dataset, shard, asker.config)
-        sides = pc.min_element_wise(wanted["width"], wanted["height"]).to_pylist()
-        entries = run(look(asker.keys(wanted["sha256"].to_pylist())))
-        yield [asker.is_small(side) for side in sides], entries
+        wanted = wanted_pictures(dataset, shard, asked_by[0].config)
+        sides, contents = (
+            pc.min_element_wise(wanted["width"], wanted["height"]).to_pylist(),
+            wanted["sha256"].to_pylist(),
+        )
+        for asker in asked_by:
+            yield asker, [asker.is_small(side) for side in sides], run(look(asker.keys(contents)))
 
 
-def _account(dataset: Dataset, asker: Asker) -> Account:
+def _account(dataset: Dataset) -> Account:
     async def look() -> Account:
         return (await lines.process().journal(dataset)).account
 

@@ -10,6 +10,7 @@ from hashlib import sha256
 from vlmdata.captioning.prompts import Prompt, check_language, load_prompt
 from vlmdata.captioning.provider import Question
 from vlmdata.config import CaptionConfig
+from vlmdata.errors import ConfigError
 from vlmdata.schema import AGAIN, MADE
 
 _WARMER = 0.7
@@ -18,22 +19,23 @@ _WARMER = 0.7
 
 @dataclass(frozen=True)
 class Asker:
-    """One config's questions. `take` 0 asks for a picture's first caption, 1 for another one."""
+    """One config's questions in one language. `take` 0 asks for a picture's first caption, 1 for another one."""
 
     config: CaptionConfig
     prompt: Prompt
+    language: str
     take: int = 0
 
     @classmethod
-    def of(cls, config: CaptionConfig, take: int = 0) -> Asker:
-        """From a config.
+    def of(cls, config: CaptionConfig, take: int = 0, language: str | None = None) -> Asker:
+        """From a config; in the first of its languages, unless another is named.
 
         Raises:
             ConfigError: there is no such prompt, or it does not know the language.
         """
-        prompt = load_prompt(config.prompt)
-        check_language(prompt, config.language)
-        return cls(config, prompt, take)
+        prompt, language = load_prompt(config.prompt), language or config.languages[0]
+        check_language(prompt, language)
+        return cls(config, prompt, language, take)
 
     def is_small(self, shorter_side: int) -> bool:
         """Whether a picture invites invented detail."""
@@ -44,10 +46,10 @@ class Asker:
         config = self.config
         return Question(
             model=str(config.model),
-            prompt=self.prompt.render(config.language, small),
+            prompt=self.prompt.render(self.language, small),
             max_tokens=config.max_tokens or self.prompt.max_tokens,
             temperature=max(config.temperature, _WARMER) if self.take else config.temperature,
-            language=config.language,
+            language=self.language,
         )
 
     def settings(self) -> dict[str, object]:
@@ -73,6 +75,28 @@ class Asker:
         mark = "|low-resolution" if small else ""
         again = f"{AGAIN}{self.take}" if self.take else ""
         return f"{MADE}{self.config.model}|{self.prompt.identity}{mark}{again}"
+
+
+def askers(config: CaptionConfig, take: int = 0) -> list[Asker]:
+    """One for each language of a config.
+
+    Raises:
+        ConfigError: there is no such prompt, or it does not know one of the languages, or asks the same in two.
+    """
+    found = [Asker.of(config, take, language) for language in config.languages]
+    if len({asker.question(small=False).prompt for asker in found}) < len(found):
+        # Each picture would be paid for twice, and one of the answers be in the wrong language.
+        raise ConfigError(
+            f"caption.language = {list(config.languages)}: the prompt {found[0].prompt.name!r} asks the same in two of"
+            " these; put {language} into a prompt file, or ask for one language"
+        )
+    return found
+
+
+def settings_of(asked_by: Sequence[Asker]) -> object:
+    """What decides their answers; of one alone as it was before there could be several, for checkpoints' names."""
+    settings = [asker.settings() for asker in asked_by]
+    return settings[0] if len(settings) == 1 else settings
 
 
 def keys_of(settings: Mapping[str, object], contents: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -10,7 +11,7 @@ import pyarrow.compute as pc
 from vlmdata.captioning.answers import OPEN_FAILURES, Answers, ask
 from vlmdata.captioning.endings import Waits
 from vlmdata.captioning.endpoint import check_caption_config
-from vlmdata.captioning.questions import Asker
+from vlmdata.captioning.questions import Asker, askers, settings_of
 from vlmdata.checkpoint import Counts, Dataset, Manifest, Result, Shard, run_once
 from vlmdata.config import CaptionConfig
 from vlmdata.layout import Step
@@ -23,7 +24,7 @@ def caption_shard(dataset: Dataset, shard: Shard, config: CaptionConfig, waits: 
     """Caption what the policy names: tables `samples`, `captions`, `rejects`, `caption_rejects`, `attempts`.
 
     Samples are rows of `schema.FILTERED`, captions of `schema.CAPTIONS`, a
-    sample's originals first. A sample that ends without any caption is rejected
+    sample's originals first, then one in each language asked for. A sample that ends without any caption is rejected
     (`no_caption`, not asked for) or failed (`caption_transient`,
     `caption_permanent`, `caption_refused`, `caption_budget`); one that has
     originals is kept. Transient and budget failures stay open: a rerun asks for
@@ -34,18 +35,18 @@ def caption_shard(dataset: Dataset, shard: Shard, config: CaptionConfig, waits: 
         UserError: nobody answers at the address.
     """
     wanted = wanted_pictures(dataset, shard, config)
-    asker = Asker.of(config)
-    said = ask(dataset, shard, wanted, asker, waits or Waits()) if wanted.num_rows else Answers.none()
+    asked_by = askers(config)
+    said = ask(dataset, shard, wanted, asked_by, waits or Waits()) if wanted.num_rows else Answers.none()
 
     def work(_: Manifest | None) -> Result:
-        return _put_together(dataset, shard, said, asker)
+        return _put_together(dataset, shard, said, asked_by)
 
     reads = [
         dataset.digest(shard, Step.FILTERED, "samples", FILTERED.names),
         dataset.digest(shard, Step.FILTERED, "captions", CAPTIONS.names),
         *said.digests,
     ]
-    return run_once(dataset, shard, Step.CAPTIONED, reads, _settings(asker, wanted), work)
+    return run_once(dataset, shard, Step.CAPTIONED, reads, _settings(asked_by, wanted), work)
 
 
 _IDENTITY = ["id", "sha256", "width", "height"]
@@ -62,16 +63,16 @@ def wanted_pictures(dataset: Dataset, shard: Shard, config: CaptionConfig) -> pa
     return identities.filter(pc.invert(pc.is_in(identities["id"], value_set=captioned)))
 
 
-def _settings(asker: Asker, wanted: pa.Table) -> dict[str, Any]:
+def _settings(asked_by: Sequence[Asker], wanted: pa.Table) -> dict[str, Any]:
     """What marks new captions; how they were asked for is in the key of the answers."""
-    policy: dict[str, Any] = {"policy": asker.config.policy}
-    return {**policy, "ask": asker.settings()} if wanted.num_rows else policy
+    policy: dict[str, Any] = {"policy": asked_by[0].config.policy}
+    return {**policy, "ask": settings_of(asked_by)} if wanted.num_rows else policy
 
 
-def _put_together(dataset: Dataset, shard: Shard, said: Answers, asker: Asker) -> Result:
+def _put_together(dataset: Dataset, shard: Shard, said: Answers, asked_by: Sequence[Asker]) -> Result:
     samples = dataset.read(shard, Step.FILTERED, "samples")
     originals = dataset.read(shard, Step.FILTERED, "captions")
-    captions = in_order_of(pa.concat_tables([originals, new_captions(said.answers, samples, asker)]), samples["id"])
+    captions = in_order_of(pa.concat_tables([originals, *new_captions(said, samples, asked_by)]), samples["id"])
     has_caption = pc.is_in(samples["id"], value_set=captions["id"])
     kept = samples.filter(has_caption)
     rejects = _rejects(samples.filter(pc.invert(has_caption)), said.attempts)
@@ -87,16 +88,21 @@ def _put_together(dataset: Dataset, shard: Shard, said: Answers, asker: Asker) -
         samples=Counts.of(kept.num_rows, rejects["outcome"], came=samples.num_rows),
         captions=Counts(came=originals.num_rows + asked, kept=captions.num_rows, failed=asked - answered),
         open=said.open,
-        facts={**spent(said.attempts), "questions": [asker.settings()] if asked else []},
+        facts={**spent(said.attempts), "questions": [asker.settings() for asker in asked_by] if asked else []},
     )
 
 
-def new_captions(answers: pa.Table, samples: pa.Table, asker: Asker) -> pa.Table:
-    """Answers as rows of `schema.CAPTIONS`."""
+def new_captions(said: Answers, samples: pa.Table, asked_by: Sequence[Asker]) -> list[pa.Table]:
+    """Answers as rows of `schema.CAPTIONS`, a table for each who asked."""
+    told = said.of_each(len(asked_by))
+    return [_as_captions(answers, samples, asker) for answers, asker in zip(told, asked_by, strict=True)]
+
+
+def _as_captions(answers: pa.Table, samples: pa.Table, asker: Asker) -> pa.Table:
     rows = samples.take(pc.index_in(answers["id"], value_set=samples["id"]))
     sides = pc.min_element_wise(rows["width"], rows["height"]).to_pylist()
     origins = [asker.origin(asker.is_small(side)) for side in sides]
-    languages: list[str | None] = [asker.config.language] * len(origins)
+    languages: list[str | None] = [asker.language] * len(origins)
     return caption_table(answers["id"].to_pylist(), answers["text"].to_pylist(), languages, origins)
 
 
@@ -109,6 +115,9 @@ def in_order_of(captions: pa.Table, ids: pa.ChunkedArray) -> pa.Table:
 
 def _rejects(samples: pa.Table, attempts: pa.Table) -> pa.Table:
     """Samples without a caption: those whose asking failed, and those that were not asked for."""
+    # Of failures in several languages the first that a rerun may mend speaks for the sample.
+    mendable = pc.is_in(attempts["failure"], value_set=pa.array(OPEN_FAILURES))
+    attempts = pa.concat_tables([attempts.filter(mendable), attempts.filter(pc.invert(mendable))])
     rows = pc.index_in(samples["id"], value_set=attempts["id"])
     failure = attempts["failure"].take(rows)
     return filled(

@@ -85,10 +85,14 @@ def _prompts(caption: CaptionConfig) -> list[dict[str, str]]:
     except ConfigError:
         # The file is gone since; captions name the prompt that they were made with.
         return []
-    told = [{"identity": prompt.identity, "text": prompt.render(caption.language, low_resolution=False)}]
-    if caption.low_resolution_below:
-        small = f"{prompt.identity}, for pictures below {caption.low_resolution_below} px"
-        told.append({"identity": small, "text": prompt.render(caption.language, low_resolution=True)})
+    told = []
+    for language in caption.languages:
+        # With one language there is nothing to tell apart.
+        name = prompt.identity if len(caption.languages) == 1 else f"{prompt.identity}, {language}"
+        told.append({"identity": name, "text": prompt.render(language, low_resolution=False)})
+        if caption.low_resolution_below:
+            small = f"{name}, for pictures below {caption.low_resolution_below} px"
+            told.append({"identity": small, "text": prompt.render(language, low_resolution=True)})
     return told
 
 

@@ -51,12 +51,12 @@ def _questions(view: View, shard: Shard, content: str) -> dict[str, dict[str, An
 
 def _of_config(config: CaptionConfig | None) -> list[dict[str, Any]]:
     from vlmdata.captioning.again import times_again
-    from vlmdata.captioning.questions import Asker
+    from vlmdata.captioning.questions import askers
 
     if config is None:
         return []
     try:
-        return [Asker.of(config, take).settings() for take in range(times_again(config) + 1)]
+        return [asker.settings() for take in range(times_again(config) + 1) for asker in askers(config, take)]
     except ConfigError:
         # The prompt's file is gone: the answers still stand.
         return []

@@ -105,16 +105,20 @@ def bands(scores: pa.Table, bench: Judges, unverified: Literal["hold", "export"]
 
 
 def best_of_several(band: Band, captions: pa.Table, scores: pa.ChunkedArray) -> Band:
-    """Of captions that a model was asked for more than once, the best stays accepted; the others are `outscored`."""
-    asked_again = captions["id"].filter(pc.match_substring(captions["origin"], AGAIN))
+    """Of captions that a model was asked for more than once, the best stays accepted; the others are `outscored`.
+
+    Each language has a best of its own.
+    """
+    owner = pc.binary_join_element_wise(captions["id"], pc.fill_null(captions["lang"], ""), " ")
+    asked_again = owner.filter(pc.match_substring(captions["origin"], AGAIN))
     if not len(asked_again):
         return band
     made = pc.starts_with(captions["origin"], MADE)
-    rivals = pc.and_(pc.and_(pc.is_in(captions["id"], value_set=asked_again), made), pc.equal(band.outcome, ACCEPTED))
-    rows = pa.table({"id": captions["id"], "score": scores, "caption_id": captions["caption_id"]}).filter(rivals)
-    best = rows.sort_by([("id", "ascending"), ("score", "descending"), ("caption_id", "ascending")])
-    ids = best["id"].to_numpy(zero_copy_only=False)
-    first = np.concatenate([[True], ids[1:] != ids[:-1]]) if len(ids) else np.zeros(0, bool)
+    rivals = pc.and_(pc.and_(pc.is_in(owner, value_set=asked_again), made), pc.equal(band.outcome, ACCEPTED))
+    rows = pa.table({"owner": owner, "score": scores, "caption_id": captions["caption_id"]}).filter(rivals)
+    best = rows.sort_by([("owner", "ascending"), ("score", "descending"), ("caption_id", "ascending")])
+    owners = best["owner"].to_numpy(zero_copy_only=False)
+    first = np.concatenate([[True], owners[1:] != owners[:-1]]) if len(owners) else np.zeros(0, bool)
     winners = best["caption_id"].filter(pa.array(first))
     lost = pc.and_(rivals, pc.invert(pc.is_in(captions["caption_id"], value_set=winners))).combine_chunks()
     return Band(
