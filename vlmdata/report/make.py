@@ -61,8 +61,12 @@ def write_file(target: Path, page: bytes) -> None:
     part = target.with_name(f".{target.name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(page)
-        part.replace(target)
+        try:
+            part.write_bytes(page)
+            part.replace(target)
+        finally:
+            # On a full disk, what came of it takes room that somebody needs.
+            part.unlink(missing_ok=True)
     except OSError as error:
         raise ConfigError(f"--out {target}: cannot be written ({error.strerror}); give another file") from error
 
