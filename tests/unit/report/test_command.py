@@ -1,10 +1,11 @@
-"""A disk that is full while a report is made or written: one line, and no page that is cut short."""
+"""`vlmdata report`: mistakes and full disks are one line, and no page is cut short."""
 
 from __future__ import annotations
 
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +19,40 @@ from vlmdata.report.make import make_report
 from vlmdata.runs import existing_run
 
 
-def test_the_page_is_there_whole_or_not_at_all(
-    small_disk: SmallDisk, story: Any, capsys: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, str]]:
+    """`vlmdata report` of a store: its exit code, and the one line that it said."""
+
+    def _run(store: str, *more: str) -> tuple[Any, str]:
+        monkeypatch.setattr(sys, "argv", ["vlmdata", "report", "--store", store, "--dataset", "tiny", *more])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        [line] = (said.out + said.err).splitlines()
+        return ended.value.code, line
+
+    return _run
+
+
+def test_the_page_is_there_whole_or_not_at_all(small_disk: SmallDisk, story: Any, run: Any) -> None:
     target = small_disk.folder / "page.html"
-    words = ["vlmdata", "report", "--store", story.dataset.store_url, "--dataset", "tiny", "--out", str(target)]
-    monkeypatch.setattr(sys, "argv", words)
     small_disk.leave(10)
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    said = capsys.readouterr()
-    assert (ended.value.code, said.out, said.err.count("\n")) == (2, "", 1)
-    assert f"--out {target}: cannot be written (No space left on device)" in said.err
+    code, line = run(story.dataset.store_url, "--out", str(target))
+    assert code == 2 and f"--out {target}: cannot be written (No space left on device)" in line
     assert os.listdir(small_disk.folder) == ["filler"]
     small_disk.leave(100)
-    cli.app(words[1:], standalone_mode=False)
+    code, line = run(story.dataset.store_url, "--out", str(target))
+    assert code == 0 and line.startswith(f"Wrote {target} (0.1 MB): run 1 of tiny.")
     assert target.read_bytes() == make_report(existing_run(story.dataset))
     assert target.stat().st_size > 10 * PAGE
+
+
+def test_mistakes(story: Any, run: Any, tmp_path: Path) -> None:
+    code, line = run(str(tmp_path))
+    assert code == 2 and "dataset = 'tiny'" in line
+    (tmp_path / "file").touch()
+    code, line = run(story.dataset.store_url, "--out", str(tmp_path / "file" / "page.html"))
+    assert code == 2 and "--out" in line
 
 
 def test_temporary_files_have_no_room(small_disk: SmallDisk, story: Any, monkeypatch: pytest.MonkeyPatch) -> None:
