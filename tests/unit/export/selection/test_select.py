@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,8 +19,8 @@ from PIL import Image
 from expectations.final import across
 from expectations.gate import check_stage
 from vlmdata.checkpoint import Counts
-from vlmdata.errors import ConfigError, GateFailed
-from vlmdata.export.selection.benchmark_list import write_list
+from vlmdata.errors import ConfigError, GateFailed, UserError
+from vlmdata.export.selection.benchmark_list import read_list, write_list
 from vlmdata.export.selection.check import check_selection
 from vlmdata.export.selection.make_list import make_list
 from vlmdata.export.verify import verify
@@ -156,6 +157,37 @@ def test_the_same_list_is_the_same_bytes(pictures: Any, tmp_path: Path) -> None:
     for name in ("one.parquet", "other.parquet"):
         make_list(str(folder), "toy-val", tmp_path / name, None)
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "other.parquet").read_bytes()
+
+
+@pytest.mark.parametrize("against", ["file", "folder", "plain bytes"])
+def test_an_evaluation_set_may_come_as_parquet(pictures: Any, tmp_path: Path, against: str) -> None:
+    data = [like(pictures.png(3)), pictures.png(500), b"no picture"]
+    folder, parquet = tmp_path / "pictures", tmp_path / "rows"
+    folder.mkdir()
+    parquet.mkdir()
+    for number, one in enumerate(data):
+        (folder / f"{number}.png").write_bytes(one)
+    column, cells = "image", pa.array([{"bytes": one, "path": f"{number}.png"} for number, one in enumerate(data)])
+    if against == "plain bytes":
+        column, cells = "picture", pa.array(data)
+    table = pa.table({column: cells, "label": ["a", "b", "c"]})
+    pq.write_table(table.slice(0, 2), parquet / "0.parquet")
+    pq.write_table(table.slice(2) if against == "folder" else table, parquet / "1.parquet")
+    place = parquet if against == "folder" else parquet / "1.parquet"
+    made = make_list(str(place), "toy-val", tmp_path / "listed.parquet", None, column)
+    assert (made.pictures, made.unreadable) == (2, 1)
+    make_list(str(folder), "toy-val", tmp_path / "same.parquet", None)
+    mine, same = (read_list(str(tmp_path / name)).rows for name in ("listed.parquet", "same.parquet"))
+    for name in ("benchmark", "sha256", "phash"):
+        assert sorted(mine[name].to_pylist()) == sorted(same[name].to_pylist())
+    assert len(set(mine["key"].to_pylist())) == 2, "each is named"
+
+
+def test_a_parquet_without_that_column_is_one_line(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"picture": [b"x"]}), tmp_path / "rows.parquet")
+    with pytest.raises(UserError, match="image") as told:
+        make_list(str(tmp_path / "rows.parquet"), "toy-val", tmp_path / "listed.parquet", None)
+    assert "\n" not in str(told.value) and not (tmp_path / "listed.parquet").exists()
 
 
 def test_another_model_s_embeddings_are_refused(growing: Callable[..., Any], pictures: Any, tmp_path: Path) -> None:
