@@ -26,7 +26,7 @@ def splits_section(manifest: Mapping[str, Any]) -> str:
     return "\n\n".join(["## Splits", told, table(["split", "pictures", "asked for, %"], rows)])
 
 
-_USUAL = {"max_distance": 14, "confirm": None, "cosine": 0.95, "captions": False}
+_USUAL = {"max_distance": 14, "confirm": None, "cosine": 0.95, "captions": False, "caption_cosine": None}
 
 
 def _shared(by: Mapping[str, Any]) -> str:
@@ -38,6 +38,8 @@ def _shared(by: Mapping[str, Any]) -> str:
         parts.append(f"embeddings with a cosine of {number(by['cosine'])} or more")
     if by["captions"]:
         parts.append("a caption in common")
+    if by["caption_cosine"] is not None:
+        parts.append(f"captions whose embeddings have a cosine of {number(by['caption_cosine'])} or more")
     return ", or ".join(parts)
 
 

@@ -283,7 +283,10 @@ SPLIT_FILES = [
             {"max_distance": 8, "confirm": 0.8, "cosine": None, "captions": True},
             "pHashes within 8 bits and embeddings with a cosine of 0.8 or more, or a caption in common",
         ),
-        ({"max_distance": None, "cosine": 0.9}, "embeddings with a cosine of 0.9 or more"),
+        (
+            {"max_distance": None, "cosine": 0.9, "caption_cosine": 0.95},
+            "embeddings with a cosine of 0.9 or more, or captions whose embeddings have a cosine of 0.95 or more",
+        ),
     ],
 )
 def test_the_card_tells_of_splits_and_what_no_two_share(by: Any, shared: str) -> None:

@@ -19,14 +19,19 @@ from PIL import Image
 from expectations.final import across
 from expectations.gate import check_stage
 from vlmdata.checkpoint import Counts
+from vlmdata.config_reading import parse_config
 from vlmdata.errors import ConfigError, GateFailed, UserError
 from vlmdata.export.selection.benchmark_list import read_list, write_list
+from vlmdata.export.selection.candidates import candidates
 from vlmdata.export.selection.check import check_selection
 from vlmdata.export.selection.make_list import make_list
+from vlmdata.export.selection.select import select
 from vlmdata.export.verify import verify
 from vlmdata.forgetting.forget import forget
 from vlmdata.forgetting.who import Asked
 from vlmdata.layout import Stage, Step
+from vlmdata.quality.bands import judge_shard
+from vlmdata.quality.scores import score_shard
 from vlmdata.versions.again import export_again
 from vlmdata.versions.version import Version
 
@@ -127,6 +132,32 @@ def test_a_newcomer_that_would_join_two_splits_is_held(growing: Callable[..., An
     assert left_out(set_, second) == {"bridge.png": ("held", "split_conflict")}
     assert splits(set_, second) == before
     accounts_hold(set_, second, 9)
+
+
+def test_whoever_says_nearly_the_same_belongs_together(tiny: Callable[..., Any], pictures: Any) -> None:
+    files = {f"{n}.png": pictures.png(n) for n in range(8)}
+    said = {name: [f"Number {n} is {'very ' * n}long."] for n, name in enumerate(files)}
+    said |= {"0.png": ["A red bus stands in a street."], "7.png": ["A red bus stands in the street.", "Two cats."]}
+    quality = {"model": "starter", "pretrained": None, "accept_above": -1.0, "reject_below": -1.0, "device": "cpu"}
+    start = tiny(files, said, shard_size=3, quality=quality)
+    scored = start.ingested().filtered().captioned().each(score_shard, start.config.quality)
+    shards = scored.each(judge_shard, start.config.quality).shards
+
+    found = candidates(start.dataset, shards)
+    [(owners, blocks)] = found.caption_looks()
+    keys = np.array(found.rows["key"].to_pylist())[owners]
+    assert sorted(keys) == sorted(["7.png", *files])
+    vectors = np.concatenate([read() for _, read in blocks])
+    of_bus = {key: [] for key in ("0.png", "7.png")}
+    for key, vector in zip(keys, vectors, strict=True):
+        of_bus.get(key, []).append(vector)
+    [bus] = of_bus["0.png"]
+    cosine = max(float(bus @ other) for other in of_bus["7.png"])
+    for at_least, largest in ((cosine - 1e-3, 2), (cosine + 1e-3, 1), (None, 1)):
+        by = {"max_distance": None, "cosine": None, "caption_cosine": at_least}
+        config = parse_config({**start.config.model_dump(), **export(split_by=by)})
+        [selected, *_] = select(start.dataset, shards, config)
+        assert start.dataset.manifest(selected, Step.SELECTED).facts["largest"] == largest, at_least
 
 
 def test_pictures_of_evaluation_sets_stay_out_and_are_named(
