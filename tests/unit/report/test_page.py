@@ -127,12 +127,11 @@ def test_it_stays_small_whatever_strangers_wrote(tiny: Any, pictures: Any, monke
     data = data_of(small)
     assert 0 < len(data["samples"]) < 40 and 0 < len(data["thumbs"]) <= len(data["samples"])
     assert data["total"] == 40
-    for room in (9_000, 3_000, 0):
-        # Less than three cards of each gallery take.
-        monkeypatch.setattr(make, "LARGEST", bare + room)
-        least = make_report(run)
-        assert len(least) <= bare + room
-        assert len(data_of(least)["samples"]) < 3 and data_of(least)["total"] == 40
+    # Less than three cards of each gallery take.
+    monkeypatch.setattr(make, "LARGEST", bare + 9_000)
+    least = make_report(run)
+    assert len(least) <= bare + 9_000
+    assert 0 < len(data_of(least)["samples"]) < 3 and data_of(least)["total"] == 40
 
 
 TEXTS = st.text(max_size=60) | st.text("<&>\u2028\U0001f600", max_size=60)

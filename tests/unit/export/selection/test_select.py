@@ -18,11 +18,11 @@ from PIL import Image
 
 from expectations.final import across
 from expectations.gate import check_stage
-from vlmdata.checkpoint import Counts
+from tests.unit.conftest import given_scores
+from vlmdata.checkpoint import Counts, Dataset, Result, Shard, publish, step_key
 from vlmdata.config_reading import parse_config
 from vlmdata.errors import ConfigError, GateFailed, UserError
 from vlmdata.export.selection.benchmark_list import read_list, write_list
-from vlmdata.export.selection.candidates import candidates
 from vlmdata.export.selection.check import check_selection
 from vlmdata.export.selection.make_list import make_list
 from vlmdata.export.selection.select import select
@@ -31,7 +31,7 @@ from vlmdata.forgetting.forget import forget
 from vlmdata.forgetting.who import Asked
 from vlmdata.layout import Stage, Step
 from vlmdata.quality.bands import judge_shard
-from vlmdata.quality.scores import score_shard
+from vlmdata.quality.embeddings import TEXTS, vector_column
 from vlmdata.versions.again import export_again
 from vlmdata.versions.version import Version
 
@@ -134,30 +134,34 @@ def test_a_newcomer_that_would_join_two_splits_is_held(growing: Callable[..., An
     accounts_hold(set_, second, 9)
 
 
-def test_whoever_says_nearly_the_same_belongs_together(tiny: Callable[..., Any], pictures: Any) -> None:
-    files = {f"{n}.png": pictures.png(n) for n in range(8)}
-    said = {name: [f"Number {n} is {'very ' * n}long."] for n, name in enumerate(files)}
-    said |= {"0.png": ["A red bus stands in a street."], "7.png": ["A red bus stands in the street.", "Two cats."]}
-    quality = {"model": "starter", "pretrained": None, "accept_above": -1.0, "reject_below": -1.0, "device": "cpu"}
-    start = tiny(files, said, shard_size=3, quality=quality)
-    scored = start.ingested().filtered().captioned().each(score_shard, start.config.quality)
-    shards = scored.each(judge_shard, start.config.quality).shards
+def spoken(dataset: Dataset, shard: Shard, vectors: dict[str, list[float]]) -> Shard:
+    """The checkpoint that a model would leave which embeds captions so, by text."""
+    captions = dataset.read(shard, Step.CAPTIONED, "captions")
+    rows = np.array([vectors[text] for text in captions["text"].to_pylist()], np.float32)
+    texts = pa.table({"caption_id": captions["caption_id"], "embedding": vector_column(rows)})
+    scores = dataset.read(given_scores(dataset, shard, {}), Step.SCORES, "scores")
+    result = Result({"scores": scores, f"{TEXTS}0": texts}, captions=Counts(came=len(rows), kept=len(rows)))
+    key = step_key(Step.SCORES, captions["caption_id"].to_pylist(), "spoken")
+    return shard.at(Step.SCORES, publish(dataset, shard.name, Step.SCORES, key, result))
 
-    found = candidates(start.dataset, shards)
-    [(owners, blocks)] = found.caption_looks()
-    keys = np.array(found.rows["key"].to_pylist())[owners]
-    assert sorted(keys) == sorted(["7.png", *files])
-    vectors = np.concatenate([read() for _, read in blocks])
-    of_bus = {key: [] for key in ("0.png", "7.png")}
-    for key, vector in zip(keys, vectors, strict=True):
-        of_bus.get(key, []).append(vector)
-    [bus] = of_bus["0.png"]
-    cosine = max(float(bus @ other) for other in of_bus["7.png"])
-    for at_least, largest in ((cosine - 1e-3, 2), (cosine + 1e-3, 1), (None, 1)):
+
+def test_whoever_says_nearly_the_same_belongs_together(tiny: Callable[..., Any], pictures: Any) -> None:
+    files = {f"{n}.png": pictures.png(n) for n in range(7)}
+    said = {name: [name] for name in files} | {"6.png": ["6.png", "more of it"]}
+    vectors = dict(zip([*files, "more of it"], np.eye(8).tolist(), strict=True))
+    # Not of length 1, as models leave them.
+    vectors["more of it"] = [2 * 0.96, 2 * 0.28, *[0.0] * 6]
+    start = tiny(files, said, shard_size=3, quality={"device": "cpu"})
+    captioned = start.ingested().filtered().captioned()
+    shards = captioned.each(spoken, vectors).each(judge_shard, start.config.quality).shards
+    for at_least, together in ((0.95, {"0.png", "6.png"}), (0.97, None), (None, None)):
         by = {"max_distance": None, "cosine": None, "caption_cosine": at_least}
         config = parse_config({**start.config.model_dump(), **export(split_by=by)})
         [selected, *_] = select(start.dataset, shards, config)
-        assert start.dataset.manifest(selected, Step.SELECTED).facts["largest"] == largest, at_least
+        assert start.dataset.manifest(selected, Step.SELECTED).facts["largest"] == len(together or "1")
+        rows = {row["id"]: row["split"] for row in start.dataset.read(selected, Step.SELECTED, "selected").to_pylist()}
+        samples = [row for shard in shards for row in start.dataset.read(shard, Step.CHECKED, "samples").to_pylist()]
+        assert len({rows[row["id"]] for row in samples if row["key"] in (together or ())}) <= 1
 
 
 def test_pictures_of_evaluation_sets_stay_out_and_are_named(
