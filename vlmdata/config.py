@@ -423,6 +423,18 @@ class SplitBy(Section):
         default=0.95, gt=0, le=1, description="Embeddings by quality.model of this cosine or more; null: those may."
     )
     captions: bool = Field(default=False, description="A caption, case and punctuation aside.")
+    caption_cosine: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Captions whose embeddings, by the model that judged both, have this cosine or more, such as 0.95,"
+        " from which the retrieval check takes two for the same; null: those may.",
+    )
+
+    def settings(self) -> dict[str, Any]:
+        """Where looks of captions do not count, splits and exports are those of a build that knows no such thing."""
+        unsaid = {"caption_cosine"} if self.caption_cosine is None else set()
+        return {name: value for name, value in super().settings().items() if name not in unsaid}
 
 
 class Decontamination(Section):

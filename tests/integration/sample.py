@@ -78,7 +78,7 @@ def config_of(sample: Path, store: str, **changes: Any) -> dict[str, Any]:
         "caption": {"policy": "none"},
         "quality": {"model": "starter", "pretrained": None, "accept_above": -1.0, "reject_below": -1.0},
         "export": {"samples_per_shard": SHARD_SIZE},
-        # Charts take seconds; test_report.py has a build that makes them.
+        # Charts take seconds; test_prefect.py has a build that makes them.
         "report": False,
         **changes,
     }

@@ -19,6 +19,7 @@ from tests.integration.sample import config_of, export_of, shards_in
 from tests.integration.seaweed import BUCKET, S3
 from tests.unit.training.conftest import VIT, model_folder, write_export
 from vlmdata.layout import Stage
+from vlmdata.store import open_store
 
 pytestmark = pytest.mark.integration
 
@@ -127,7 +128,7 @@ def runs(
 ) -> Iterator[dict[str, Any]]:
     """How runs ended: a build as it should be, two with a parameter that cannot work, two nights, and a training."""
     wanted = {
-        "good": config,
+        "good": {**config, "report": True},
         "no folder": {**config, "source": {"kind": "folder", "path": "/nowhere/pictures"}},
         "no model": {**config, "quality": {"model": "no-such-model", "pretrained": None}},
     }
@@ -205,8 +206,9 @@ def test_a_run_builds_and_shows_its_funnel(client: Client, runs: dict[str, Any],
     assert tables >= {"sample-00-raw", "sample-01-filtered", "sample-02-captioned", "sample-03-quality-checked"}
     assert tables >= {"sample-04-final", "sample-01-filtered-reasons"}
     assert config["store"] in shown["sample-export"]["data"]
-    for page in ("sample-gates", "sample-retrieval"):
+    for page in ("sample-gates", "sample-retrieval", "sample-report"):
         assert f"]({config['store']}/" in shown[page]["data"]
+    assert open_store(config["store"]).get("sample/runs/000001/report.html").startswith(b"<!doctype html>")
     assert shards_in(export_of(config))
 
 
@@ -268,8 +270,6 @@ def test_a_mistake_ends_the_run_with_its_name(
 def test_secrets_reach_neither_prefect_nor_the_store(
     server: PrefectServer, s3: S3, runs: dict[str, Any], config: dict[str, Any]
 ) -> None:
-    from vlmdata.store import open_store
-
     store = open_store(config["store"])
     records = [store.get(path) for path in store.list("sample") if path.endswith(".json")]
     kept = [file.read_bytes() for file in server.home.rglob("*") if file.is_file()]

@@ -16,6 +16,7 @@ from hypothesis import settings
 from PIL import Image
 
 from tests.unit.growing import growing
+from tests.unit.small_disk import small_disk
 from vlmdata.captioning.shards import caption_shard
 from vlmdata.checkpoint import Counts, Dataset, Result, Shard, publish, step_key
 from vlmdata.config import BuildConfig
@@ -33,7 +34,7 @@ from vlmdata.quality.bands import judge_shard
 from vlmdata.runs import IN_PART, StageReport, report, start_run
 from vlmdata.schema import SCORES, filled
 
-__all__ = ["growing"]
+__all__ = ["growing", "small_disk"]
 
 MIN_SIDE = 40
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any
 
 from vlmdata.config import BuildConfig, CaptionConfig
@@ -10,7 +9,7 @@ from vlmdata.errors import ConfigError
 from vlmdata.export.card import CardFacts
 from vlmdata.export.card_judged import Threshold
 from vlmdata.export.recipe import shown_config, software
-from vlmdata.health.health import Health
+from vlmdata.health.bars import plots
 from vlmdata.health.saved import load
 from vlmdata.layout import Stage, Step
 from vlmdata.quality.judges import judges
@@ -27,29 +26,13 @@ def card_facts(run: Run, config: BuildConfig) -> CardFacts:
         "retrieval": run.read("retrieval") or {},
         "source": shown["source"],
         "health": health,
-        "plots": _plots(health) if health and config.report else {},
+        "plots": plots(health) if health else {},
         "prompts": _prompts(config.caption) if _asks(config.caption) else (),
         "chance_drops": _chance_drops(run, config),
         "config": shown,
         "software": software(),
     }
     return about
-
-
-def _plots(health: Health) -> dict[str, str]:
-    """Charts of the set's health, where there is something to draw them with."""
-    from vlmdata.health import plots
-
-    if importlib.util.find_spec("vl_convert") is None:
-        return {}
-    drawn = {
-        "shorter_side": plots.sizes,
-        "aspect_ratio": plots.aspect_ratios,
-        "caption_length": plots.caption_lengths,
-        "languages": plots.languages,
-        "scores": plots.scores,
-    }
-    return {name: draw(health) for name, draw in drawn.items()}
 
 
 def _judged(config: BuildConfig) -> CardFacts:

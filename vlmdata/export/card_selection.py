@@ -26,7 +26,7 @@ def splits_section(manifest: Mapping[str, Any]) -> str:
     return "\n\n".join(["## Splits", told, table(["split", "pictures", "asked for, %"], rows)])
 
 
-_USUAL = {"max_distance": 14, "confirm": None, "cosine": 0.95, "captions": False}
+_USUAL = {"max_distance": 14, "confirm": None, "cosine": 0.95, "captions": False, "caption_cosine": None}
 
 
 def _shared(by: Mapping[str, Any]) -> str:
@@ -38,6 +38,8 @@ def _shared(by: Mapping[str, Any]) -> str:
         parts.append(f"embeddings with a cosine of {number(by['cosine'])} or more")
     if by["captions"]:
         parts.append("a caption in common")
+    if by["caption_cosine"] is not None:
+        parts.append(f"captions whose embeddings have a cosine of {number(by['caption_cosine'])} or more")
     return ", or ".join(parts)
 
 
@@ -49,7 +51,7 @@ def selection_section(settings: Mapping[str, Any], tallies: Tallies) -> str:
         lines.append(f"The best {100 * asked['top_fraction']:.4g} % by CLIPScore: {cost['below_top']:,} are left out.")
     for what, count in (("weights", "weight"), ("caps", "cap")):
         for dimension, named in sorted((asked.get(what) or {}).items()):
-            said = ", ".join(f"{code(name)} {number(value)}" for name, value in sorted(named.items()))
+            said = ", ".join(f"{code(name)} {_number(value)}" for name, value in sorted(named.items()))
             lines.append(f"{what.capitalize()} by {dimension.replace('_', ' ')}: {said}.")
         if asked.get(what):
             lines.append(f"{cost[count]:,} are left out for {what}.")
@@ -61,3 +63,8 @@ def selection_section(settings: Mapping[str, Any], tallies: Tallies) -> str:
     if cost["split_conflict"]:
         lines.append(f"{cost['split_conflict']:,} are close to pictures of two splits, and are held.")
     return "\n\n".join(["## Selection", "\n".join(f"- {line}" for line in lines)]) if lines else ""
+
+
+def _number(value: float) -> str:
+    """A cap is told to the last digit."""
+    return f"{value:,}" if isinstance(value, int) else number(value)

@@ -86,28 +86,27 @@ def funnel(told: Mapping[str, Any]) -> str:
 
 def sizes(health: Health) -> str:
     """Pictures by their shorter side."""
-    return _columns("Shorter side", "px", "pictures", _counted(health, "size"))
+    return _columns("Shorter side", "px", "pictures", counted(health, "size"))
 
 
 def aspect_ratios(health: Health) -> str:
     """Pictures by shape, from the tallest to the widest."""
-    return _bars("Aspect ratio", "pictures", _counted(health, "aspect_ratio"))
+    return _bars("Aspect ratio", "pictures", counted(health, "aspect_ratio"))
 
 
 def caption_lengths(health: Health) -> str:
     """Captions by their number of words."""
-    rows = sorted(_counted(health, "words"), key=lambda row: int(re.sub(r"\D.*", "", row["value"].lstrip("<>="))))
-    return _columns("Length of captions", "words", "captions", rows)
+    return _columns("Length of captions", "words", "captions", words(health))
 
 
 def languages(health: Health) -> str:
     """Captions by language, the most frequent first."""
-    return _bars("Languages", "captions", _counted(health, "language"))
+    return _bars("Languages", "captions", counted(health, "language"))
 
 
 def sources(health: Health) -> str:
     """Pictures by where they come from, the most frequent first."""
-    return _bars("Where pictures come from", "pictures", _counted(health, "source"))
+    return _bars("Where pictures come from", "pictures", counted(health, "source"))
 
 
 def scores(health: Health) -> str:
@@ -117,13 +116,13 @@ def scores(health: Health) -> str:
     for row in every:
         totals[row["language"]] = totals.get(row["language"], 0) + row["count"]
     ranked = sorted(totals, key=lambda tag: (-totals[tag], tag))[:_MOST_LANGUAGES]
-    names = {tag: f"{_words(tag)} ({totals[tag]:,})" for tag in ranked}
+    names = {tag: f"{short_line(tag)} ({totals[tag]:,})" for tag in ranked}
     rows = [
         {"language": names[row["language"]], **{name: row[name] for name in ("low", "high", "count")}}
         for row in every
         if row["language"] in names
     ]
-    said = ", ".join(f"{_words(tag)} {totals[tag]:,}" for tag in ranked)
+    said = ", ".join(f"{short_line(tag)} {totals[tag]:,}" for tag in ranked)
 
     def draw(alt: Any) -> Any:
         above = alt.Header(labelAngle=0, labelAlign="left", labelOrient="top", labelAnchor="start", labelPadding=2)
@@ -146,7 +145,7 @@ def scores(health: Health) -> str:
 def drifts(moved: Sequence[Moved], bound: float = 0.2) -> str:
     """The population stability index of each distribution beside the version before, and the bound."""
     rows = [
-        {"value": _words(one.name.replace("_", " ")), "psi": round(one.psi, 4), "over": one.over}
+        {"value": short_line(one.name.replace("_", " ")), "psi": round(one.psi, 4), "over": one.over}
         for one in moved
         if one.psi is not None
     ][:_LONGEST_LIST]
@@ -166,10 +165,15 @@ def drifts(moved: Sequence[Moved], bound: float = 0.2) -> str:
     return _svg("What moved", f"Population stability index, bound {bound:g}. {said}.", draw, rows)
 
 
-def _counted(health: Health, what: str) -> list[Row]:
-    """Values and counts as they are ordered, the rest in one row."""
+def words(health: Health) -> list[Row]:
+    """Captions by their number of words, the fewest first."""
+    return sorted(counted(health, "words"), key=lambda row: int(re.sub(r"\D.*", "", row["value"].lstrip("<>="))))
+
+
+def counted(health: Health, what: str) -> list[Row]:
+    """`value` and `count` of a distribution, as they are ordered; the rest in one row."""
     counts = health.distribution(what).items()
-    pairs = [(_NOT_STATED if value is None else _words(value), count) for value, count in counts]
+    pairs = [(_NOT_STATED if value is None else short_line(value), count) for value, count in counts]
     if len(pairs) > _LONGEST_LIST:
         rest = sum(count for _, count in pairs[_LONGEST_LIST:])
         pairs = [*pairs[:_LONGEST_LIST], (f"{len(pairs) - _LONGEST_LIST:,} more", rest)]
@@ -274,7 +278,7 @@ def _described(svg: str, title: str, description: str) -> str:
     return f"{head.replace('<svg', named, 1)}>{words}{body}"
 
 
-def _words(text: str) -> str:
+def short_line(text: str) -> str:
     """What a stranger wrote, on one short line."""
     line = visible(" ".join(text.split()))
     return line if len(line) <= 40 else f"{line[:39]}…"

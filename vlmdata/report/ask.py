@@ -23,7 +23,7 @@ class Asked:
     """What is sought; none: anything.
 
     Attributes:
-        q: Part of an id, of a source's name or of a caption, in whatever case.
+        q: Words, in whatever case and order: each is part of its id, of its name in the source or of a caption.
         stage: Where the sample ended.
         outcome: kept, rejected, held or failed.
         reason: Code of the sample or of one of its captions.
@@ -81,14 +81,19 @@ _CONDITIONS = {
 }
 
 
+def _words(text: str | None) -> list[str]:
+    """What is between spaces, once each."""
+    return list(dict.fromkeys((text or "").lower().split()))
+
+
 def search(ledger: Ledger, wanted: Asked, most: int) -> tuple[int, list[str]]:
     """How many samples there are in all, and the ids of the next ones, in the order of ids."""
     conditions, values = ["true"], list[str | float]()
     for name, condition in _CONDITIONS.items():
-        value = getattr(wanted, name)
-        if value is not None:
-            values.append(value.lower() if name == "q" else value)
-            conditions.append(condition.format(f"${len(values)}"))
+        for value in _words(wanted.q) if name == "q" else [getattr(wanted, name)]:
+            if value is not None:
+                values.append(value)
+                conditions.append(condition.format(f"${len(values)}"))
     found = f"FROM samples WHERE {' AND '.join(conditions)}"
     total = ledger.value(f"SELECT count(*) {found}", values)
     rows = ledger.rows(

@@ -64,6 +64,8 @@ ASKED = pa.schema(
 _GIVEN = r"^duplicate:(?P<id>[^|]+)"
 _LONGEST = 4_000
 """Characters of a text that are kept to be searched."""
+_LONGEST_NAME = 200
+"""Characters of a host or folder."""
 
 
 def stages_up_to(last: Stage) -> list[Step]:
@@ -93,12 +95,18 @@ def samples(dataset: Dataset, last: Stage, shard: Shard) -> pa.Table:
 def _came(dataset: Dataset, shard: Shard) -> pa.Table:
     """What was read, then what could not be."""
     read = dataset.read(shard, Step.RAW, "samples", ["id", "key", "source", "url", "license", "bytes", "sha256"])
-    read = read.append_column("came_from", came_from(read)).drop_columns(["source"])
+    read = read.append_column("came_from", _name(came_from(read))).drop_columns(["source"])
     lost = dataset.read(shard, Step.RAW, "rejects", ["id", "key"])
     lost = lost.filter(pc.invert(pc.is_in(lost["id"], value_set=read["id"])))
     columns = {name: lost[name] for name in lost.column_names}
     plain = pa.schema([(field.name, field.type) for field in read.schema])
     return pa.concat_tables([read.cast(plain), filled(plain, lost.num_rows, **columns)])
+
+
+def _name(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """What can be filtered by, and so is on the page for each to choose: cut, and seen to be."""
+    cut = pc.binary_join_element_wise(pc.utf8_slice_codeunits(texts, 0, _LONGEST_NAME - 1), "…", "")
+    return pc.if_else(pc.greater(pc.utf8_length(texts), _LONGEST_NAME), cut, texts)
 
 
 def _lost(dataset: Dataset, last: Stage, shard: Shard) -> pa.Table:

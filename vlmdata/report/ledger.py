@@ -6,6 +6,8 @@ into it a few at a time, so memory does not grow with the set.
 
 from __future__ import annotations
 
+import errno
+import os
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from vlmdata.checkpoint import Shard
-from vlmdata.errors import VlmdataError
+from vlmdata.errors import StoreError, VlmdataError
 from vlmdata.health.reading import ahead
 from vlmdata.layout import Stage
 from vlmdata.report.fates import ASKED, CAPTIONS, ENDED, SAMPLES, asked, captions, exported, samples
@@ -24,6 +26,8 @@ from vlmdata.runs import Run
 
 _MEMORY = "768MB"
 """What DuckDB may hold; the rest is on disk."""
+_FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "max_temp_directory_size")
+"""What DuckDB says of a full disk: the system's words, or that nothing more fits beside what lies there."""
 
 Row = dict[str, Any]
 
@@ -55,11 +59,11 @@ def ledger_of(run: Run) -> Iterator[Ledger]:
     """The ledger of a run, finished or not, for as long as the block runs.
 
     Raises:
-        StoreError: a checkpoint is gone or damaged.
+        StoreError: a checkpoint is gone or damaged, or the disk of temporary files is full.
     """
     import duckdb
 
-    with tempfile.TemporaryDirectory(prefix="vlmdata-report-") as folder:
+    with _on_disk() as folder:
         settings: dict[str, Any] = {
             "memory_limit": _MEMORY,
             "temp_directory": f"{folder}/spilled",
@@ -70,6 +74,23 @@ def ledger_of(run: Run) -> Iterator[Ledger]:
             database.execute("SET enable_external_access = false")
             _fill(database, run)
             yield Ledger(database)
+
+
+@contextmanager
+def _on_disk() -> Iterator[str]:
+    """A folder that is gone afterwards."""
+    import duckdb
+
+    try:
+        with tempfile.TemporaryDirectory(prefix="vlmdata-report-") as folder:
+            yield folder
+    except (duckdb.Error, OSError) as error:
+        if not any(words in str(error) for words in _FULL):
+            raise
+        where = tempfile.gettempdir()
+        raise StoreError(
+            f"{where}: no space left for the report's tables; free space, or set TMPDIR to another folder"
+        ) from error
 
 
 def _fill(database: Any, run: Run) -> None:

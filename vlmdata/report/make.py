@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,11 @@ def make_report(run: Run) -> bytes:
         drawing = beside.submit(about, seen)
         drawn, told = _that_fit(ledger, seen)
         made = _thumbnails(run, told)
-        whole, data = drawing.result(), {**page_data(run.dataset, ledger, seen, drawn), "samples": told}
-    bare = len(page(whole, {**data, "thumbs": {}}))
-    return page(whole, {**data, "thumbs": _urls(told, made, LARGEST - _ROOM - bare)})
+        whole, data = drawing.result(), page_data(run.dataset, ledger, seen, drawn)
+    room = LARGEST - _ROOM - len(page(whole, {**data, "samples": [], "thumbs": {}}))
+    told = first_within(told, min(_TEXT, room))
+    urls = _urls(told, made, room - len(as_script(told).encode()))
+    return page(whole, {**data, "samples": told, "thumbs": urls})
 
 
 def write_file(target: Path, page: bytes) -> None:
@@ -61,8 +64,12 @@ def write_file(target: Path, page: bytes) -> None:
     part = target.with_name(f".{target.name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(page)
-        part.replace(target)
+        try:
+            part.write_bytes(page)
+            part.replace(target)
+        finally:
+            # On a full disk, what came of it takes room that somebody needs.
+            part.unlink(missing_ok=True)
     except OSError as error:
         raise ConfigError(f"--out {target}: cannot be written ({error.strerror}); give another file") from error
 
@@ -104,6 +111,16 @@ def _that_fit(ledger: Ledger, seen: Overview) -> tuple[list[Gallery], list[Row]]
         if most <= _FEWEST or len(as_script(told).encode()) <= _TEXT:
             return drawn, told
         most = max(_FEWEST, most // 2)
+
+
+def first_within(told: Sequence[Row], room: int) -> list[Row]:
+    """The first records, as many as the page's script has in so many bytes.
+
+    What a stranger wrote is cut already, so this is for many long ones: how
+    many, and how long, is theirs to choose, and the size of the page is not.
+    """
+    ends = accumulate((len(as_script(row).encode()) + len(",") for row in told), initial=len("[]"))
+    return [row for row, end in zip(told, islice(ends, 1, None), strict=True) if end <= room]
 
 
 def _thumbnails(run: Run, told: Sequence[Row]) -> dict[str, bytes]:

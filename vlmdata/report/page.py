@@ -16,6 +16,7 @@ from vlmdata.health import plots
 from vlmdata.report.overview import Overview
 
 _LONGEST_TABLE = 60
+_LONGEST_CELL = 200
 
 SERVED = "img-src 'self' data:; connect-src 'self'"
 ALONE = "img-src data:"
@@ -202,4 +203,8 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], most: int = _LONG
 
 def _cell(text: str) -> str:
     number = text[:1].isdigit() or text[:1] in "–-"
-    return f"<td class=n>{_text(text)}" if number else f"<td>{_text(text[:200])}"
+    return f"<td{' class=n' if number else ''}>{_text(_short(text))}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST_CELL else f"{text[: _LONGEST_CELL - 1]}…"

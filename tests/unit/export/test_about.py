@@ -194,8 +194,12 @@ def test_the_card_of_a_run_tells_its_facts_and_builds_it_again(story: Any, ten: 
     """With the commands that it names, in a shell."""
     run = existing_run(story.dataset)
     save(run, measure_health(run))
-    folder = made(*ten, facts=card_facts(run, story.config))
+    # Without a report, too, the card has its charts.
+    folder = made(*ten, facts=card_facts(run, story.config.model_copy(update={"report": False})))
     text = (folder / "README.md").read_text()
+    charts = {f"plots/{name}.svg" for name in ("shorter_side", "aspect_ratio", "caption_length", "languages", "scores")}
+    assert {f"plots/{path.name}" for path in (folder / "plots").iterdir()} == charts
+    assert all(f"]({path})" in text for path in charts)
     for heading in (
         "Sources",
         "Licences",

@@ -236,6 +236,70 @@ def test_health_is_told_in_tables_and_where_there_are_plots_in_pictures(story_he
     assert "![score bins](plots/score_bins.svg)" in card(MANIFEST, {}, {"plots": {"score_bins": "<svg/>"}})
 
 
+def told_of_selection(tallies: Any = None, **settings: Any) -> str:
+    """The card, from its section on selection on, up to that on languages."""
+    text = card({**MANIFEST, "settings": {**MANIFEST["settings"], **settings}}, tallies or {}, {})
+    return text.partition("## Selection")[2].partition("\n## ")[0]
+
+
+def test_the_card_tells_what_was_selected_and_what_it_cost() -> None:
+    asked = {
+        "top_fraction": 0.3,
+        "weights": {"source": {"stock.example.org": 0.2, "*": 1}, "score_decile": {"1": 0}},
+        "caps": {"language": {"en": 100_000}},
+    }
+    cost = Counter({"below_top": 70_000, "weight": 1_234, "cap": 56, "split_conflict": 7})
+    benchmarks = Counter({"<b>coco</b>": 12, "flickr30k": 3})
+    assert told_of_selection({"not_selected": cost, "contaminated": benchmarks}, select=asked).strip().splitlines() == [
+        "- The best 30 % by CLIPScore: 70,000 are left out.",
+        "- Weights by score decile: `1` 0.",
+        "- Weights by source: `*` 1, `stock.example.org` 0.2.",
+        "- 1,234 are left out for weights.",
+        "- Caps by language: `en` 100,000.",
+        "- 56 are left out for caps.",
+        "- 12 are pictures of the evaluation set &#60;b&#62;coco&#60;/b&#62;, and are left out.",
+        "- 3 are pictures of the evaluation set flickr30k, and are left out.",
+        "- 7 are close to pictures of two splits, and are held.",
+    ]
+    assert "## Selection" not in card(MANIFEST, {}, {})
+    assert told_of_selection({}, select={"caps": {"size": {"*": 5}}}).strip().splitlines() == [
+        "- Caps by size: `*` 5.",
+        "- 0 are left out for caps.",
+    ]
+
+
+SPLIT_FILES = [
+    {"path": f"{split}/{name}/0.x", "format": name, "split": split, "samples": count, "bytes": 1}
+    for name in ("parquet", "webdataset")
+    for split, count in (("train", 1_000), ("train", 80), ("test", 20))
+]
+
+
+@pytest.mark.parametrize(
+    ("by", "shared"),
+    [
+        ({}, "pHashes within 14 bits, or embeddings with a cosine of 0.95 or more"),
+        (
+            {"max_distance": 8, "confirm": 0.8, "cosine": None, "captions": True},
+            "pHashes within 8 bits and embeddings with a cosine of 0.8 or more, or a caption in common",
+        ),
+        (
+            {"max_distance": None, "cosine": 0.9, "caption_cosine": 0.95},
+            "embeddings with a cosine of 0.9 or more, or captions whose embeddings have a cosine of 0.95 or more",
+        ),
+    ],
+)
+def test_the_card_tells_of_splits_and_what_no_two_share(by: Any, shared: str) -> None:
+    settings = {"formats": ["parquet", "webdataset"], "splits": {"train": 0.98, "test": 0.02}, "split_by": by}
+    text = card({**MANIFEST, "settings": settings, "files": SPLIT_FILES}, {}, {})
+    section = text.partition("## Splits")[2].partition("\n## ")[0]
+    assert f"No two pictures of different splits have {shared}." in section
+    assert "| train | 1,080 | 98 |" in section and "| test | 20 | 2 |" in section
+    alone = {**settings, "split_by": {"max_distance": None, "cosine": None}}
+    assert "Pictures were drawn one by one." in card({**MANIFEST, "settings": alone, "files": SPLIT_FILES}, {}, {})
+    assert "## Splits" not in card(MANIFEST, {}, {})
+
+
 def test_prompts_are_told_word_for_word_behind_a_fence_that_holds() -> None:
     words = "Say:\n```\n## not a heading\n```"
     text = card(MANIFEST, {}, {"prompts": [{"identity": "mine@1:ab", "text": words}]})

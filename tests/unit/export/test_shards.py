@@ -12,6 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -53,6 +54,37 @@ def tree(folder: str) -> dict[str, bytes]:
     """Every file below a folder."""
     root = Path(folder)
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def test_a_shard_has_so_many_bytes_of_pictures_as_they_came(cut: Cut) -> None:
+    """What is written may be more: a small JPEG that is turned is encoded anew, in good quality."""
+    pictures = {f"{n:02}.jpg": noise(n, quality=40) for n in range(6)}
+    pictures |= {f"{n:02}.jpg": noise(n, quality=40, turned=True) for n in (6, 7)}
+    pictures["08.jpg"] = noise(8, quality=100)
+    sizes = [len(data) for data in pictures.values()]
+    most = 3 * max(sizes[:8])
+    assert 2 * most < sum(sizes[:8]) and most < sizes[8]
+    dataset, shards = cut(pictures, 4)
+    config = ExportConfig(bytes_per_shard=most, formats=("webdataset",))
+    done = export(dataset, shards, config)
+    held = [[row["key"] for row in dataset.read(shard, Step.FINAL, "samples").to_pylist()] for shard in done]
+    assert [key for part in held for key in part] == list(pictures)
+    came = [sum(len(pictures[key]) for key in part) for part in held]
+    assert all(size <= most for size in came[:-1]) and held[-1] == ["08.jpg"], "no more than that, or one alone"
+    following = [len(pictures[part[0]]) for part in held[1:]]
+    assert all(size + next_ > most for size, next_ in zip(came, following, strict=False)), "and no less than fit"
+    written = [dataset.manifest(shard, Step.FINAL).facts["files"][0]["bytes"] for shard in done]
+    turned = next(at for at, part in enumerate(held) if "07.jpg" in part)
+    assert written[turned] > most
+
+
+def noise(seed: int, quality: int, *, turned: bool = False) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (120, 160, 3), np.uint8)
+    tags = Image.Exif()
+    tags[0x0112] = 6 if turned else 1
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "JPEG", quality=quality, exif=tags.tobytes())
+    return out.getvalue()
 
 
 def test_an_export_holds_every_sample_once_in_the_source_s_order(source: Source, cut: Cut) -> None:

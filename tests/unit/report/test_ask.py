@@ -45,6 +45,13 @@ def test_by_words_names_and_ids_in_any_case(ledger: Ledger) -> None:
     assert names(ledger, q="of the twin") == {"good.png", "twin.png"}
 
 
+def test_each_word_is_to_be_there_in_whatever_order(ledger: Ledger) -> None:
+    assert names(ledger, q="  twin \t the") == names(ledger, q="TWIN of twin") == {"good.png", "twin.png"}
+    assert names(ledger, q="it wrong.png") == {"wrong.png"}, "one in a caption, one in the name"
+    assert names(ledger, q="twin nowhere") == names(ledger, q="twinthe") == set()
+    assert names(ledger, q="   ") == names(ledger)
+
+
 def test_by_score_and_language(ledger: Ledger) -> None:
     assert names(ledger, low=0.26, high=0.35) == {"also.png"}
     assert names(ledger, low=0.61) == set()

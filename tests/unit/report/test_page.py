@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from vlmdata.errors import ConfigError
 from vlmdata.layout import Stage
 from vlmdata.report import make
-from vlmdata.report.make import LARGEST, make_report, write_file
+from vlmdata.report.make import LARGEST, first_within, make_report, write_file
 from vlmdata.report.page import _filled, as_script
 from vlmdata.runs import existing_run, start_run
 
@@ -127,6 +127,37 @@ def test_it_stays_small_whatever_strangers_wrote(tiny: Any, pictures: Any, monke
     data = data_of(small)
     assert 0 < len(data["samples"]) < 40 and 0 < len(data["thumbs"]) <= len(data["samples"])
     assert data["total"] == 40
+    # Less than three cards of each gallery take.
+    monkeypatch.setattr(make, "LARGEST", bare + 9_000)
+    least = make_report(run)
+    assert len(least) <= bare + 9_000
+    assert 0 < len(data_of(least)["samples"]) < 3 and data_of(least)["total"] == 40
+
+
+TEXTS = st.text(max_size=60) | st.text("<&>\u2028\U0001f600", max_size=60)
+
+
+@given(st.lists(st.fixed_dictionaries({"id": TEXTS, "text": TEXTS})), st.integers(0, 3_000))
+def test_no_more_records_than_there_is_room_for_and_no_fewer(rows: list[dict[str, Any]], room: int) -> None:
+    taken = first_within(rows, room)
+    assert taken == rows[: len(taken)]
+    assert not taken or len(as_script(taken).encode()) <= room
+    # The comma that the last one has not is counted, too.
+    more = rows[: len(taken) + 1]
+    assert more == taken or len(as_script(more).encode()) + 1 > room
+
+
+def test_long_names_are_cut_wherever_they_stand(tiny: Any, pictures: Any) -> None:
+    folders = {f"{first}{'<' * 250}": n for n, first in enumerate("1a")}
+    start = tiny({f"{folder}/{n}.png": pictures.png(n) for folder, n in folders.items()})
+    run = start_run(start.dataset, start.config)
+    run.stage_done(start.ingested().report(Stage.RAW))
+    page = make_report(run)
+    short = {f"{folder[:199]}…" for folder in folders}
+    data = data_of(page)
+    assert {value for value, _, _ in data["choices"]["source"]} == short
+    assert {sample["came_from"] for sample in data["samples"]} == short, "so that they are found by it"
+    assert page.decode().count("&lt;" * 200) == 0
 
 
 def test_without_the_extra_one_line_says_which(story: Any, monkeypatch: pytest.MonkeyPatch) -> None:

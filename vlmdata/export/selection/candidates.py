@@ -13,14 +13,15 @@ import pyarrow.compute as pc
 
 from vlmdata.checkpoint import Dataset, Shard
 from vlmdata.config import Dimension, QualityConfig
-from vlmdata.export.selection.kin import Flags, Hashes, Vectors
+from vlmdata.export.selection.kin import Blocks, Flags, Hashes, Vectors
 from vlmdata.export.selection.quotas import deciles
 from vlmdata.health.buckets import SIDES
 from vlmdata.layout import Step
 from vlmdata.measure.language import primary
 from vlmdata.provenance import PROVENANCE, came_from
-from vlmdata.quality.embeddings import image_vectors
+from vlmdata.quality.embeddings import caption_vectors, image_vectors, text_tables
 from vlmdata.quality.judges import judges
+from vlmdata.quality.matching import unit
 
 SAMPLE_COLUMNS = ["id", "key", "phash", "width", "height", "best_score", *PROVENANCE]
 CAPTION_COLUMNS = ["id", "language", "score", "text"]
@@ -101,6 +102,25 @@ class Candidates:
         tables = [self.dataset.read(shard, Step.CHECKED, "captions", ["id", "text"]) for shard in self.shards]
         rows = pa.concat_tables(tables)
         return pc.index_in(rows["id"], value_set=self.ids).to_numpy().astype(np.int64), rows["text"]
+
+    def caption_looks(self) -> list[tuple[npt.NDArray[np.int64], Blocks]]:
+        """For each model that judged captions: whose each of them is, int64 (m,), and what reads their embeddings."""
+        owners: dict[str, list[npt.NDArray[np.int64]]] = {}
+        blocks: dict[str, list[tuple[int, Callable[[], Vectors]]]] = {}
+        for shard in self.shards:
+            kept = self.dataset.read(shard, Step.CHECKED, "captions", ["id", "caption_id", "model", "score"])
+            kept = kept.filter(pc.fill_null(pc.is_finite(kept["score"]), False))
+            for model in sorted(pc.unique(kept["model"]).to_pylist()):
+                own = kept.filter(pc.equal(kept["model"], model))
+                at = pc.index_in(own["id"], value_set=self.ids).to_numpy().astype(np.int64)
+                owners.setdefault(model, []).append(at)
+                read = partial(_spoken, self.dataset, shard, own["caption_id"])
+                blocks.setdefault(model, []).append((own.num_rows, read))
+        return [(np.concatenate(owners[model]), blocks[model]) for model in sorted(owners)]
+
+
+def _spoken(dataset: Dataset, shard: Shard, caption_ids: pa.ChunkedArray) -> Vectors:
+    return unit(caption_vectors(text_tables(dataset, shard), caption_ids, shard))
 
 
 def candidates(dataset: Dataset, shards: Sequence[Shard]) -> Candidates:

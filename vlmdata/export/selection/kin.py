@@ -52,7 +52,8 @@ class Kin:
     def relate(self, one: Positions, other: Positions) -> None:
         """These are related, pair by pair."""
         for this, that in ((one, other), (other, one)):
-            known = (self.split[this] == NEW) & (self.split[that] != NEW)
+            # Whoever is in no split for good, such as a picture of an evaluation set, binds nobody.
+            known = (self.split[this] == NEW) & (self.split[that] >= 0)
             self.touches[this[known], self.split[that[known]]] = True
         new = (self.split[one] == NEW) & (self.split[other] == NEW)
         if new.any():

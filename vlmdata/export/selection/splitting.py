@@ -90,6 +90,10 @@ def _relate(kin: Kin, found: Candidates, config: BuildConfig, clean: npt.NDArray
     if by.captions:
         for one, other in by_caption(*found.captions(), newcomer):
             kin.relate(one, other)
+    if by.caption_cosine is not None:
+        for owners, blocks in found.caption_looks():
+            for one, other in by_look(blocks, newcomer[owners], by.caption_cosine, device_of(config.quality.device)):
+                kin.relate(owners[one], owners[other])
 
 
 class _Looks:

@@ -157,8 +157,10 @@
     field.value = value;
   }
   function clear() { for (const name of FIELDS) form.elements[name].value = ""; changed(); }
+  /* Each is to be found, in whatever order. */
+  const wordsOf = (wanted) => (wanted.q || "").toLowerCase().split(/\s+/).filter(Boolean);
   const matches = (wanted) => {
-    const words = (wanted.q || "").toLowerCase();
+    const words = wordsOf(wanted);
     const low = wanted.min === undefined ? -Infinity : Number(wanted.min);
     const high = wanted.max === undefined ? Infinity : Number(wanted.max);
     return (sample) => {
@@ -170,7 +172,8 @@
       if (wanted.reason && sample.code !== wanted.reason && !captions.some((caption) => caption.code === wanted.reason)
         && !(sample.asked || []).some((one) => `caption_${one.failure}` === wanted.reason)) return false;
       if ((wanted.min !== undefined || wanted.max !== undefined) && !(sample.score >= low && sample.score <= high)) return false;
-      return !words || [sample.id, sample.key, sample.related || "", ...captions.map((caption) => caption.text)].some((text) => text.toLowerCase().includes(words));
+      const said = words.length ? [sample.id, sample.key, sample.related || "", ...captions.map((caption) => caption.text)].map((text) => text.toLowerCase()) : [];
+      return words.every((word) => said.some((text) => text.includes(word)));
     };
   };
   async function find(wanted, from, after) {
@@ -193,7 +196,7 @@
     if (mine !== turn) return;
     for (const sample of found.samples) byId.set(sample.id, sample);
     if (!from) grid.replaceChildren();
-    const words = (wanted.q || "").toLowerCase();
+    const words = wordsOf(wanted);
     fill(grid, found.samples.map((sample) => card(sample, reasoned(sample, wanted, words))));
     const seen = grid.children.length;
     at("results-title").textContent = found.total === 1 ? "1 sample" : `${number(found.total)} samples`;
@@ -201,9 +204,11 @@
     at("results-more").hidden = seen >= found.total;
     at("announce").textContent = `${found.total} samples match`;
   }
-  /* The caption that a sample was found by. */
+  /* The caption that a sample was found by: it has a word that was sought, and none has more. */
   function reasoned(sample, wanted, words) {
-    const hit = captionsOf(sample).find((caption) => (words && caption.text.toLowerCase().includes(words)) || (wanted.language && caption.language === wanted.language)
+    const has = (caption) => words.filter((word) => caption.text.toLowerCase().includes(word)).length;
+    const most = Math.max(0, ...captionsOf(sample).map(has));
+    const hit = captionsOf(sample).find((caption) => (most && has(caption) === most) || (wanted.language && caption.language === wanted.language)
       || (wanted.reason && sample.code !== wanted.reason && caption.code === wanted.reason));
     return hit && sample.outcome === "kept" ? { caption: hit.caption_id } : undefined;
   }

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,15 +18,20 @@ from PIL import Image
 
 from expectations.final import across
 from expectations.gate import check_stage
-from vlmdata.checkpoint import Counts
-from vlmdata.errors import ConfigError, GateFailed
-from vlmdata.export.selection.benchmark_list import write_list
+from tests.unit.conftest import given_scores
+from vlmdata.checkpoint import Counts, Dataset, Result, Shard, publish, step_key
+from vlmdata.config_reading import parse_config
+from vlmdata.errors import ConfigError, GateFailed, UserError
+from vlmdata.export.selection.benchmark_list import read_list, write_list
 from vlmdata.export.selection.check import check_selection
 from vlmdata.export.selection.make_list import make_list
+from vlmdata.export.selection.select import select
 from vlmdata.export.verify import verify
 from vlmdata.forgetting.forget import forget
 from vlmdata.forgetting.who import Asked
 from vlmdata.layout import Stage, Step
+from vlmdata.quality.bands import judge_shard
+from vlmdata.quality.embeddings import TEXTS, vector_column
 from vlmdata.versions.again import export_again
 from vlmdata.versions.version import Version
 
@@ -128,6 +134,36 @@ def test_a_newcomer_that_would_join_two_splits_is_held(growing: Callable[..., An
     accounts_hold(set_, second, 9)
 
 
+def spoken(dataset: Dataset, shard: Shard, vectors: dict[str, list[float]]) -> Shard:
+    """The checkpoint that a model would leave which embeds captions so, by text."""
+    captions = dataset.read(shard, Step.CAPTIONED, "captions")
+    rows = np.array([vectors[text] for text in captions["text"].to_pylist()], np.float32)
+    texts = pa.table({"caption_id": captions["caption_id"], "embedding": vector_column(rows)})
+    scores = dataset.read(given_scores(dataset, shard, {}), Step.SCORES, "scores")
+    result = Result({"scores": scores, f"{TEXTS}0": texts}, captions=Counts(came=len(rows), kept=len(rows)))
+    key = step_key(Step.SCORES, captions["caption_id"].to_pylist(), "spoken")
+    return shard.at(Step.SCORES, publish(dataset, shard.name, Step.SCORES, key, result))
+
+
+def test_whoever_says_nearly_the_same_belongs_together(tiny: Callable[..., Any], pictures: Any) -> None:
+    files = {f"{n}.png": pictures.png(n) for n in range(7)}
+    said = {name: [name] for name in files} | {"6.png": ["6.png", "more of it"]}
+    vectors = dict(zip([*files, "more of it"], np.eye(8).tolist(), strict=True))
+    # Not of length 1, as models leave them.
+    vectors["more of it"] = [2 * 0.96, 2 * 0.28, *[0.0] * 6]
+    start = tiny(files, said, shard_size=3, quality={"device": "cpu"})
+    captioned = start.ingested().filtered().captioned()
+    shards = captioned.each(spoken, vectors).each(judge_shard, start.config.quality).shards
+    for at_least, together in ((0.95, {"0.png", "6.png"}), (0.97, None), (None, None)):
+        by = {"max_distance": None, "cosine": None, "caption_cosine": at_least}
+        config = parse_config({**start.config.model_dump(), **export(split_by=by)})
+        [selected, *_] = select(start.dataset, shards, config)
+        assert start.dataset.manifest(selected, Step.SELECTED).facts["largest"] == len(together or "1")
+        rows = {row["id"]: row["split"] for row in start.dataset.read(selected, Step.SELECTED, "selected").to_pylist()}
+        samples = [row for shard in shards for row in start.dataset.read(shard, Step.CHECKED, "samples").to_pylist()]
+        assert len({rows[row["id"]] for row in samples if row["key"] in (together or ())}) <= 1
+
+
 def test_pictures_of_evaluation_sets_stay_out_and_are_named(
     growing: Callable[..., Any], pictures: Any, tmp_path: Path
 ) -> None:
@@ -156,6 +192,37 @@ def test_the_same_list_is_the_same_bytes(pictures: Any, tmp_path: Path) -> None:
     for name in ("one.parquet", "other.parquet"):
         make_list(str(folder), "toy-val", tmp_path / name, None)
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "other.parquet").read_bytes()
+
+
+@pytest.mark.parametrize("against", ["file", "folder", "plain bytes"])
+def test_an_evaluation_set_may_come_as_parquet(pictures: Any, tmp_path: Path, against: str) -> None:
+    data = [like(pictures.png(3)), pictures.png(500), b"no picture"]
+    folder, parquet = tmp_path / "pictures", tmp_path / "rows"
+    folder.mkdir()
+    parquet.mkdir()
+    for number, one in enumerate(data):
+        (folder / f"{number}.png").write_bytes(one)
+    column, cells = "image", pa.array([{"bytes": one, "path": f"{number}.png"} for number, one in enumerate(data)])
+    if against == "plain bytes":
+        column, cells = "picture", pa.array(data)
+    table = pa.table({column: cells, "label": ["a", "b", "c"]})
+    pq.write_table(table.slice(0, 2), parquet / "0.parquet")
+    pq.write_table(table.slice(2) if against == "folder" else table, parquet / "1.parquet")
+    place = parquet if against == "folder" else parquet / "1.parquet"
+    made = make_list(str(place), "toy-val", tmp_path / "listed.parquet", None, column)
+    assert (made.pictures, made.unreadable) == (2, 1)
+    make_list(str(folder), "toy-val", tmp_path / "same.parquet", None)
+    mine, same = (read_list(str(tmp_path / name)).rows for name in ("listed.parquet", "same.parquet"))
+    for name in ("benchmark", "sha256", "phash"):
+        assert sorted(mine[name].to_pylist()) == sorted(same[name].to_pylist())
+    assert len(set(mine["key"].to_pylist())) == 2, "each is named"
+
+
+def test_a_parquet_without_that_column_is_one_line(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"picture": [b"x"]}), tmp_path / "rows.parquet")
+    with pytest.raises(UserError, match="image") as told:
+        make_list(str(tmp_path / "rows.parquet"), "toy-val", tmp_path / "listed.parquet", None)
+    assert "\n" not in str(told.value) and not (tmp_path / "listed.parquet").exists()
 
 
 def test_another_model_s_embeddings_are_refused(growing: Callable[..., Any], pictures: Any, tmp_path: Path) -> None:

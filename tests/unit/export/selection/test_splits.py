@@ -164,6 +164,12 @@ def test_looks_are_compared_across_all_blocks(seed: int, sizes: list[int], at_on
     assert len(found) == len(pairs), "each once"
 
 
+def test_who_is_in_no_split_for_good_binds_nobody() -> None:
+    kin = Kin(np.array([CONFLICT, NEW, 2], np.int8), 3)
+    kin.relate(np.array([1, 0, 2]), np.array([0, 1, 0]))
+    assert not kin.touches.any()
+
+
 def test_captions_join_whoever_says_the_same() -> None:
     texts = ["A red kite!", "a  red kite", "…", "...", "A blue kite", "Ａ red kite"]
     owners = np.array([0, 1, 2, 3, 3, 4])
