@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 from prefect import flow, task
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.engine import Engine, once
 from tasks.job import Job, named_failures
+from tests.integration.prefect_server import PrefectServer
 from vlmdata import progress
 from vlmdata.checkpoint import Shard
 from vlmdata.config_reading import parse_config
@@ -21,11 +23,9 @@ JOB = Job(parse_config({"dataset": "set", "source": {"kind": "folder", "path": "
 SHARDS = [Shard(f"{number:05d}", 10) for number in range(4)]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _prefect() -> Iterator[None]:
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness(server_startup_timeout=120):
+@pytest.fixture(autouse=True)
+def _prefect(server: PrefectServer) -> Iterator[None]:
+    with temporary_settings({PREFECT_API_URL: server.api}):
         yield
 
 
