@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import duckdb
 import pytest
 
+from tests.integration.prefect_server import PrefectServer
 from tests.integration.processes import environment, run, vlmdata
 from tests.integration.warm import Forked
 from tests.servers.hostile_web import HostileWeb, hostile_web, picture
@@ -221,7 +222,7 @@ def test_a_picture_that_opted_out_later_goes_from_the_next_stage(tmp_path: Path,
     assert not web.requests
 
 
-def test_the_command_tells_and_retries(tmp_path: Path, web: HostileWeb) -> None:
+def test_the_command_tells_and_retries(tmp_path: Path, web: HostileWeb, server: PrefectServer) -> None:
     path = written(tmp_path, web, [*GOOD[:12], "/flaky/1/50.jpg", "/status/404"], filter={"min_side": 16})
 
     def said(*words: str) -> tuple[int, str]:

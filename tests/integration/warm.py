@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 LARGE = ("torch", "open_clip", "great_expectations", "duckdb", "pyarrow.dataset", "s3fs", "httpx", "fastapi", "numba")
-"""All but Prefect, which reads the environment when it is imported."""
+LIBRARY = ("captioning.shards", "export.finish", "export.shards", "health.measure", "quality.retrieval", "report.make")
+"""All but Prefect, which reads the environment when it is imported, and of ours what does not import it."""
 
 OURS = ("vlmdata.cli", "vlmdata.training", "torch.distributed.run")
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,7 +104,7 @@ def _mould() -> socket.socket:
 
 def main(line: socket.socket) -> dict[str, Any] | None:
     """Fork for whoever asks; what returns something is a fork, and that is what it is to do."""
-    for name in LARGE:
+    for name in (*LARGE, "expectations.gate", *(f"vlmdata.{name}" for name in LIBRARY)):
         __import__(name)
     gc.freeze()
     # Who minds a fork is waited for by nobody.
@@ -158,7 +159,10 @@ def ended(task: Mapping[str, Any]) -> int:
     try:
         become(**task)
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        sys.stderr.write(f"{end.code}\n")
+        return 1
     except BaseException:
         traceback.print_exc()
         return 1
