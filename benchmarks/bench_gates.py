@@ -22,6 +22,7 @@ from vlmdata.export.names import shard_name
 from vlmdata.export.plan import PLAN
 from vlmdata.filtering.near_duplicates import Hashes, keep_best
 from vlmdata.layout import Stage, Step
+from vlmdata.runs import existing_run, report, start_run
 from vlmdata.schema import CAPTIONS, CHECKED, FILTERED, JUDGED_CAPTIONS, filled
 
 COUNT = 1_000_000
@@ -55,6 +56,7 @@ def _write(folder: Path) -> None:
     rng = np.random.default_rng(0)
     dataset, hashes = _dataset(folder), _kept_hashes(rng).reshape(-1, SHARD_SIZE)
     shards = [_shard(dataset, number, some, rng) for number, some in enumerate(hashes)]
+    start_run(dataset, _config(folder)).stage_done(report(dataset, Stage.CHECKED, shards))
     for file, some in ((_SHARDS, shards), (_EXPORTED, _exported(dataset, shards, rng))):
         told = [{"name": shard.name, "rows": shard.rows, "manifests": dict(shard.manifests)} for shard in some]
         (folder / file).write_text(json.dumps(told), encoding="utf-8")
@@ -156,10 +158,11 @@ def _check_and_tell(folder: Path, stage: Stage) -> None:
     file = folder / (_EXPORTED if stage is Stage.FINAL else _SHARDS)
     shards = [Shard(**told) for told in json.loads(file.read_text(encoding="utf-8"))]
     dataset, config = _dataset(folder), _config(folder)
+    run = existing_run(dataset)
     _import_all(config)
     before = _memory("VmRSS")
     start, worked = time.perf_counter(), time.process_time()
-    warnings = check_stage(dataset, shards, stage, config)
+    warnings = check_stage(dataset, shards, stage, config, run)
     seconds, worked = time.perf_counter() - start, time.process_time() - worked
     if warnings:
         raise RuntimeError("; ".join(warnings))
