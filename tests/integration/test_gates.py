@@ -149,7 +149,7 @@ def test_a_figure_that_warns_is_said_and_the_build_goes_on(server: PrefectServer
     # Of thirty pictures the retrieval check cannot tell, and says so wherever people look.
     assert done.stdout.count("too few to tell") == 1
     assert any("too few to tell" in warning for warning in end["warnings"])
-    assert "**Too few to tell.** " in (Path(end["export"]) / "README.md").read_text(encoding="utf-8")
+    assert b"**Too few to tell.** " in run.dataset.store.get(f"{end['export']}/README.md")
     [shown] = newest_artifacts(server, "sample-retrieval")
     assert "too few to tell" in shown["data"]
 
