@@ -33,6 +33,7 @@ def write_set(folder: Path, pictures: int, shard_size: int, policy: str) -> Path
         "shard_size": shard_size,
         "caption": {"policy": policy},
         "quality": {"model": "starter", "accept_above": -1.0, "reject_below": -1.0},
+        "report": False,
     }
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")

@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 from prefect import flow, task
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.engine import Engine, once
 from tasks.job import Job, named_failures
-from tests.integration.prefect_server import PrefectServer
+from tests.integration.prefect_server import PrefectServer, used_here
 from vlmdata import progress
 from vlmdata.checkpoint import Shard
 from vlmdata.config_reading import parse_config
@@ -25,7 +24,7 @@ SHARDS = [Shard(f"{number:05d}", 10) for number in range(4)]
 
 @pytest.fixture(autouse=True)
 def _prefect(server: PrefectServer) -> Iterator[None]:
-    with temporary_settings({PREFECT_API_URL: server.api}):
+    with used_here(server.api):
         yield
 
 

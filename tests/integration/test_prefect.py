@@ -10,9 +10,8 @@ from typing import Any
 
 import httpx
 import pytest
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from tests.integration.prefect_server import POOL, PrefectServer, prefect, worker
+from tests.integration.prefect_server import POOL, PrefectServer, prefect, used_here, worker
 from tests.integration.processes import environment, run, wait_until
 from tests.integration.sample import config_of, export_of, shards_in
 from tests.integration.seaweed import BUCKET, S3
@@ -123,7 +122,7 @@ def runs(client: Client, server: PrefectServer, s3: S3, config: dict[str, Any]) 
         ended = {name: client.ended(run["id"]) for name, run in started.items()}
     no_model = {**config, "quality": {"model": "no-such-model", "pretrained": None}}
     for name, flow, parameters in (("no model", build_dataset, no_model), ("no news", nightly_ingest, config)):
-        with temporary_settings({PREFECT_API_URL: server.api}), pytest.MonkeyPatch.context() as patch:
+        with used_here(server.api), pytest.MonkeyPatch.context() as patch:
             patch.setenv("TEST_API_KEY", API_KEY)
             state: Any = flow(parse_config(parameters), return_state=True)
         ended[name] = client.ended(str(state.state_details.flow_run_id))
