@@ -32,8 +32,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def is_ours(command: Sequence[str]) -> bool:
     """Whether `command` is one that may be forked: `python -c`, or `-m` of a module that needs the large libraries."""
-    interpreter, how, what = command[:3]
-    return interpreter == sys.executable and (how == "-c" or (how == "-m" and what in OURS))
+    known = [["-c"], *(["-m", module] for module in OURS)]
+    return command[0] == sys.executable and any(list(command[1 : 1 + len(start)]) == start for start in known)
 
 
 class Forked:
@@ -75,6 +75,10 @@ class Forked:
         """To this process alone, if it has not ended."""
         if self.poll() is None:
             os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+        self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """SIGKILL."""
