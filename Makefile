@@ -22,7 +22,7 @@ test: $(DEV_READY) $(LITELLM_READY) $(STREAMING_READY)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/pytest tests --numprocesses auto --maxprocesses 4 --dist loadfile
+	@$(BIN)/pytest tests --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 bench: $(DEV_READY) $(PEER_READY)
 	@$(BIN)/python -m benchmarks

@@ -20,7 +20,7 @@ from vlmdata.schema import CHECKED
 SAMPLES = some_of(CHECKED, "id")
 CAPTIONS = pa.schema([])
 _HASHED = some_of(CHECKED, "id", "phash")
-_PLAN = pa.schema([("id", pa.string()), ("checked", pa.string())])
+_PLAN = pa.schema([("checked", pa.string())])
 
 
 def rules(samples: pa.Table, captions: pa.Table, config: BuildConfig) -> list[Rule]:

@@ -121,6 +121,7 @@ def _task_runner(engine: str) -> TaskRunner[Any]:
     if engine == "ray":
         from prefect_ray import RayTaskRunner
 
-        runner: TaskRunner[Any] = RayTaskRunner()  # connects to RAY_ADDRESS, or starts Ray on this machine
+        # Connects to RAY_ADDRESS, or starts Ray on this machine, where nobody looks at a dashboard of one build.
+        runner: TaskRunner[Any] = RayTaskRunner(init_kwargs={"include_dashboard": False})
         return runner
     return ThreadPoolTaskRunner(max_workers=workers)

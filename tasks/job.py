@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
+from urllib.parse import quote, urlsplit
 
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
@@ -17,8 +19,9 @@ from prefect.states import Failed
 from vlmdata import errors
 from vlmdata.checkpoint import Dataset
 from vlmdata.config import BuildConfig
-from vlmdata.errors import StoreError, VlmdataError
+from vlmdata.errors import ConfigError, StoreError, VlmdataError
 from vlmdata.runs import Run
+from vlmdata.store import open_store
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -102,9 +105,36 @@ ONCE: dict[str, Any] = {**SHARD, "retries": 1}
 """Settings of a task that runs once in a build."""
 
 
-def address_of(page: str) -> str:
-    """Where a browser finds a page of a run: a file's address, or the store's own."""
+PAGES_URL = "VLMDATA_PAGES_URL"
+"""The variable that holds the address under which people's browsers find what is in the store."""
+
+
+def address_of(page: str, store: str) -> str:
+    """Where a browser finds a page of the store: below `PAGES_URL` if that is set, else where it lies.
+
+    Who reads it there is up to who serves that address: a link that grants anything is never made.
+    """
+    base, root = pages_url(), open_store(store).locate("")
+    if base and page.startswith(root):
+        return f"{base}/{quote(page.removeprefix(root).lstrip('/'))}"
     return Path(page).as_uri() if Path(page).is_absolute() else page
+
+
+def pages_url() -> str | None:
+    """`PAGES_URL` without a slash at its end, or None.
+
+    Raises:
+        ConfigError: it is no address that may be shown to everybody.
+    """
+    url = os.environ.get(PAGES_URL, "").strip().rstrip("/")
+    parts = urlsplit(url)
+    plain = parts.scheme in {"http", "https"} and parts.netloc and "@" not in parts.netloc
+    if url and (not plain or parts.query or parts.fragment):
+        raise ConfigError(
+            f"{PAGES_URL}: expected http(s)://host/path without a user, a query or a fragment, as it becomes part of "
+            "links that everybody sees; correct it or unset it"
+        )
+    return url or None
 
 
 def artifact_key(job: Job, name: str) -> str:

@@ -24,6 +24,9 @@ def write_report(job: Job) -> str | None:
     command = f"vlmdata report --serve --store {job.config.store} --dataset {job.config.dataset}"
     told = f"`{page}`; over all samples: `{command}`"
     create_link_artifact(
-        key=artifact_key(job, "report"), link=address_of(page), link_text="The report", description=told
+        key=artifact_key(job, "report"),
+        link=address_of(page, job.config.store),
+        link_text="The report",
+        description=told,
     )
     return page

@@ -12,7 +12,7 @@ from expectations.docs import write_docs
 from expectations.gate import check_gates, check_run, check_stage
 from expectations.verdict import recorded
 from tasks import pace
-from tasks.job import ONCE, Job, address_of, artifact_key, dataset_of, named_failures
+from tasks.job import ONCE, Job, address_of, artifact_key, dataset_of, named_failures, pages_url
 from vlmdata import runs
 from vlmdata.checkpoint import Shard, encode_parquet
 from vlmdata.config import BuildConfig
@@ -25,7 +25,7 @@ from vlmdata.health.health import FIGURES
 from vlmdata.health.measure import measure_health
 from vlmdata.layout import Stage, Step, export_prefix
 from vlmdata.preflight import fetch_models, preflight
-from vlmdata.quality.retrieval import RANKS_FILE, measure_retrieval
+from vlmdata.quality.retrieval import RANKS_FILE, TOO_FEW_TO_TELL, measure_retrieval
 from vlmdata.quality.worst_page import worst_page
 from vlmdata.status import describe_run, if_unchanged
 from vlmdata.versions.publish import publish
@@ -36,6 +36,7 @@ from vlmdata.versions.version import newest_number
 @named_failures
 def check(config: BuildConfig, to: Stage) -> None:
     """Refuse what cannot work before anything is written."""
+    pages_url()
     preflight(config)
     check_gates(config.gates, FIGURES)
     fetch_models(config, to)
@@ -102,7 +103,7 @@ def check_retrieval(job: Job, shards: Sequence[Shard]) -> None:
     job.run.record("retrieval", found.record())
     job.run.attach(RANKS_FILE, encode_parquet(found.drawn))
     page = job.run.attach("retrieval.html", worst_page(job.dataset, shards, found))
-    told = f"{found.sentence}\n\n[The worst pairs]({address_of(page)}): `{page}`"
+    told = f"{found.sentence}\n\n[The worst pairs]({address_of(page, job.config.store)}): `{page}`"
     create_markdown_artifact(key=artifact_key(job, "retrieval"), markdown=told, description="The retrieval check")
     rows = [
         {"by": by, "name": str(row["name"]), "images": row["images"], "missed": f"{row['miss_rate']:.1%}"}
@@ -154,7 +155,9 @@ def _noticed(job: Job, reports: Sequence[runs.StageReport]) -> list[str]:
     steps = {Stage.FILTERED: Step.DUPLICATES, Stage.FINAL: Step.SELECTED}
     shards = [(report.shards[0], steps[report.stage]) for report in reports if report.shards and report.stage in steps]
     found = [job.dataset.manifest(shard, step).facts for shard, step in shards if step in shard.manifests]
-    return [sentence for facts in found for sentence in facts.get("warnings", ())]
+    retrieval = job.run.read("retrieval") or {}
+    unsure = [retrieval["sentence"]] if retrieval.get("verdict") == TOO_FEW_TO_TELL else []
+    return [*(sentence for facts in found for sentence in facts.get("warnings", ())), *unsure]
 
 
 def _mend(job: Job, reports: Sequence[runs.StageReport]) -> str:
@@ -183,7 +186,7 @@ def _show_gates(job: Job) -> list[str]:
     """Put the page of all rules beside the run, and name it in Prefect; returns what did not hold."""
     page = write_docs(job.run)
     if page:
-        told = f"[Every rule, what it asked and what it saw]({address_of(page)}): `{page}`"
+        told = f"[Every rule, what it asked and what it saw]({address_of(page, job.config.store)}): `{page}`"
         create_markdown_artifact(key=artifact_key(job, "gates"), markdown=told, description="The gates")
     return [verdict.sentence for verdict in recorded(job.run) if not verdict.held]
 

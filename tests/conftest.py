@@ -19,6 +19,32 @@ def own_environment() -> Iterator[None]:
     os.environ.update(before)
 
 
+LONG = (
+    "test_nightly",
+    "test_report",
+    "test_training",
+    "test_prefect",
+    "test_retry",
+    "test_forget",
+    "test_engines",
+    "test_kill",
+    "test_retrieval",
+    "test_gates",
+)
+"""Files that take a minute or more; two workers each take one of them after the other, and small ones at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long first, or one worker does it alone while the others have nothing left."""
+    first = {name: place for place, name in enumerate(LONG)}
+
+    def place(item: pytest.Item) -> tuple[int, bool]:
+        here = "integration" in item.path.parts
+        return first.get(item.path.stem, len(LONG)) if here else len(LONG), not here
+
+    items.sort(key=place)
+
+
 def pytest_unconfigure() -> None:
     """Prefect's server says goodbye after the streams that were captured have closed; nobody wants to read that."""
     logging.raiseExceptions = False

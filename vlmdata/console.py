@@ -166,9 +166,10 @@ def print_funnel(told: dict[str, Any]) -> None:
         console.print(table)
     if spent := _spent(told):
         print_lines([spent])
-    if told.get("retrieval"):
+    warnings = told.get("warnings", ())
+    if told.get("retrieval") and told["retrieval"]["sentence"] not in warnings:
         print_lines([_capitalized(told["retrieval"]["sentence"])])
-    print_lines([f"Warning: {warning}" for warning in told.get("warnings", ())])
+    print_lines([f"Warning: {warning}" for warning in warnings])
     if told.get("message"):
         print_lines([told["message"]])
     if told.get("version"):

@@ -36,6 +36,15 @@ class PrefectServer:
 
 
 @contextmanager
+def used_here(api: str) -> Iterator[None]:
+    """Flows of this process use the server at `api`, and no heartbeat: each flow waits a second for its end."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: api, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield
+
+
+@contextmanager
 def prefect_server(home: Path) -> Iterator[PrefectServer]:
     """The server on loopback and a free port, with SQLite below `home`."""
     port = free_port()

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,9 +16,13 @@ from pathlib import Path
 
 import psutil
 
+from tests.integration.warm import Forked, is_ours
+
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 120
 _MARK = "VLMDATA_TEST_MARK"
+
+Process = subprocess.Popen[bytes] | Forked
 
 
 def free_port() -> int:
@@ -45,11 +50,15 @@ def vlmdata(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "vlmdata.cli", *arguments]
 
 
-def run(command: Sequence[str], env: Mapping[str, str], timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
+def run(
+    command: Sequence[str], env: Mapping[str, str], timeout_s: float = 300, cwd: Path = ROOT
+) -> subprocess.CompletedProcess[str]:
     """Run to the end; if that takes too long, the whole group goes."""
-    with started(command, env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        out, err = process.communicate(timeout=timeout_s)
-    return subprocess.CompletedProcess(list(command), process.returncode, out.decode(), err.decode())
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        with started(command, env, out.fileno(), err.fileno(), cwd) as process:
+            code = process.wait(timeout_s)
+        said = [file.read().decode() for file in (out, err) if not file.seek(0)]
+    return subprocess.CompletedProcess(list(command), code, *said)
 
 
 @contextmanager
@@ -59,16 +68,29 @@ def started(
     stdout: int | None = subprocess.DEVNULL,
     stderr: int | None = subprocess.DEVNULL,
     cwd: Path = ROOT,
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A process at the head of a group, which is gone when the block ends."""
-    process = subprocess.Popen(command, env=dict(env), cwd=cwd, stdout=stdout, stderr=stderr, start_new_session=True)
+) -> Iterator[Process]:
+    """A process at the head of a group, which is gone when the block ends; forked if it is one of `warm.OURS`."""
+    process = _process(command, env, stdout, stderr, cwd)
     try:
         yield process
     finally:
         stop_group(process)
 
 
-def stop_group(process: subprocess.Popen[bytes]) -> None:
+def _process(
+    command: Sequence[str], env: Mapping[str, str], stdout: int | None, stderr: int | None, cwd: Path
+) -> Process:
+    if not is_ours(command) or subprocess.PIPE in (stdout, stderr):
+        return subprocess.Popen(command, env=dict(env), cwd=cwd, stdout=stdout, stderr=stderr, start_new_session=True)
+    with open(os.devnull, "wb") as nowhere:
+        out, err = (
+            own if given is None else nowhere.fileno() if given == subprocess.DEVNULL else given
+            for given, own in ((stdout, 1), (stderr, 2))
+        )
+        return Forked(command, env, cwd, out, err)
+
+
+def stop_group(process: Process) -> None:
     """Ask the group to end; what has not after 10 s is killed."""
     _signal_group(process, signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
@@ -76,13 +98,13 @@ def stop_group(process: subprocess.Popen[bytes]) -> None:
     kill_group(process)
 
 
-def kill_group(process: subprocess.Popen[bytes]) -> None:
+def kill_group(process: Process) -> None:
     """SIGKILL for everybody in the group."""
     _signal_group(process, signal.SIGKILL)
     process.wait()
 
 
-def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
+def _signal_group(process: Process, number: int) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, number)
 

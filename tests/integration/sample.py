@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from PIL import Image
 
+from tests.integration.prefect_server import used_here
 from tests.integration.processes import ROOT
 from vlmdata.config import BuildConfig
 from vlmdata.config_reading import parse_config
@@ -92,11 +93,9 @@ def write_config(file: Path, config: Mapping[str, Any]) -> Path:
 
 def build_here(config: Mapping[str, Any], api: str) -> dict[str, Any]:
     """Run the flow in this process, against the server at `api`; returns its funnel."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
     from flows.build_dataset import build_dataset
 
-    with temporary_settings({PREFECT_API_URL: api}):
+    with used_here(api):
         state: Any = build_dataset(parse_config(dict(config)), return_state=True)
     if not state.is_completed():
         raise RuntimeError(f"{state.name}: {state.message}")

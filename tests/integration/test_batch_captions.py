@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 from collections import Counter
@@ -23,6 +21,7 @@ from PIL import Image
 
 from tests.integration.processes import wait_until
 from tests.integration.test_captioning import make_shard, outcomes
+from tests.integration.warm import Forked
 from tests.servers.batches import BatchServer, Dialect, batch_server, picture_caption
 from vlmdata.captioning import batch_fetching
 from vlmdata.captioning.backoff import Backoff
@@ -172,9 +171,7 @@ os._exit(0)
 """
 
 
-def child(
-    dataset: Dataset, shard: Shard, settings: CaptionConfig, die_at: str = "", elsewhere: bool = False
-) -> subprocess.Popen[bytes]:
+def child(dataset: Dataset, shard: Shard, settings: CaptionConfig, die_at: str = "", elsewhere: bool = False) -> Forked:
     told = {
         "dataset": [dataset.store_url, dataset.name],
         "shard": {"name": shard.name, "rows": shard.rows, "manifests": dict(shard.manifests)},
@@ -182,13 +179,13 @@ def child(
         "die_at": die_at,
         "elsewhere": elsewhere,
     }
-    return subprocess.Popen([sys.executable, "-c", CHILD, json.dumps(told)])
+    return Forked([sys.executable, "-c", CHILD, json.dumps(told)])
 
 
-def killed_when(process: subprocess.Popen[bytes], true: Callable[[], bool], what: str) -> None:
+def killed_when(process: Forked, true: Callable[[], bool], what: str) -> None:
     """SIGKILL once something is so; its connections are closed then."""
     wait_until(true, what, pause_s=0.02)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import yaml
 from PIL import Image
 
 from tests.integration.prefect_server import PrefectServer
+from tests.integration.processes import environment, run, vlmdata
 
 pytestmark = pytest.mark.integration
 
@@ -33,6 +33,7 @@ def write_set(folder: Path, pictures: int, shard_size: int, policy: str) -> Path
         "shard_size": shard_size,
         "caption": {"policy": policy},
         "quality": {"model": "starter", "accept_above": -1.0, "reject_below": -1.0},
+        "report": False,
     }
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
@@ -40,8 +41,7 @@ def write_set(folder: Path, pictures: int, shard_size: int, policy: str) -> Path
 
 
 def build(config: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "vlmdata.cli", "build", str(config), *more]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    return run(vlmdata("build", str(config), *more), environment())
 
 
 def test_a_gate_that_says_no_is_3(server: PrefectServer, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from expectations.docs import write_docs
@@ -141,10 +142,22 @@ def test_a_figure_out_of_bounds_stops_the_build_before_the_export(
 def test_a_figure_that_warns_is_said_and_the_build_goes_on(server: PrefectServer, sample: Path, tmp_path: Path) -> None:
     done = build(configured(tmp_path, sample, health={"mean_score": {**IMPOSSIBLE, "severity": "warn"}}))
     assert done.returncode == 0, done.stderr
-    run = newest(tmp_path)
-    assert any("health.mean_score" in warning for warning in (run.read("end") or {})["warnings"])
+    run, end = newest(tmp_path), newest(tmp_path).read("end") or {}
+    assert any("health.mean_score" in warning for warning in end["warnings"])
     assert {verdict.suite for verdict in recorded(run)} == {*(stage.value for stage in Stage), "run"}
     assert run.dataset.store.exists(run_file("sample", run.number, GATES_PAGE))
+    # Of thirty pictures the retrieval check cannot tell, and says so wherever people look.
+    assert done.stdout.count("too few to tell") == 1
+    assert any("too few to tell" in warning for warning in end["warnings"])
+    assert b"**Too few to tell.** " in run.dataset.store.get(f"{end['export']}/README.md")
+    [shown] = newest_artifacts(server, "sample-retrieval")
+    assert "too few to tell" in shown["data"]
+
+
+def newest_artifacts(server: PrefectServer, key: str) -> list[dict[str, Any]]:
+    body = {"artifacts": {"key": {"any_": [key]}}, "limit": 1, "sort": "UPDATED_DESC"}
+    found: list[dict[str, Any]] = httpx.post(f"{server.api}/artifacts/filter", json=body).raise_for_status().json()
+    return found
 
 
 def test_a_rule_that_is_not_there_is_refused_before_anything_is_done(

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
@@ -68,6 +69,11 @@ def test_a_set_whose_captions_belong_to_other_pictures_is_not_exported(server: P
     assert done.returncode == 3 and "Traceback" not in done.stderr
     assert "do not find their caption" in done.stderr
     assert re.search(r"worst: source [a-z]+ \(\d+%\), origin source \(", done.stderr)
+    ended = {"name": {"any_": ["NeedsCleaning"]}, "type": {"any_": ["FAILED"]}}
+    asked = {"flow_runs": {"name": {"any_": ["build-turned"]}, "state": ended}}
+    [shown] = httpx.post(f"{server.api}/flow_runs/filter", json=asked).raise_for_status().json()
+    assert (shown["state_name"], shown["state_type"]) == ("NeedsCleaning", "FAILED")
+    assert "do not find their caption" in shown["state"]["message"]
     dataset, run = newest(tmp_path)
     assert run.stage(Stage.FINAL) is None and not dataset.store.list("turned/04_final")
     assert (run.read("end") or {})["error"] == "NeedsCleaning"

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from tests.integration.prefect_server import PrefectServer
+from tests.integration.prefect_server import PrefectServer, used_here
 from tests.integration.processes import environment, kill_group, started, vlmdata, wait_until
 from tests.integration.sample import STAMPS
 from tests.servers.faults import (
@@ -64,8 +64,6 @@ def command(
     server: PrefectServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Command]:
     """The command line in this process, against the session's Prefect server."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
     def run(*arguments: object) -> Said:
@@ -77,7 +75,7 @@ def command(
         assert KEY not in said.out + said.err
         return said
 
-    with temporary_settings({PREFECT_API_URL: server.api}):
+    with used_here(server.api):
         yield run
 
 
@@ -115,6 +113,7 @@ def write_config(folder: Path, base_url: str, accept: float = -1.0, reject: floa
         "shard_size": 4,
         "caption": {"base_url": base_url, "model": "m", "concurrency": 4, "recaption_held": 0, **ask},
         "quality": {"model": "starter", "accept_above": accept, "reject_below": reject},
+        "report": False,
     }
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")

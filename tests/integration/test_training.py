@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.integration.processes import ROOT, Process, kill_group, run, started, wait_until
 from tests.integration.seaweed import BUCKET, S3
 from tests.unit.training.conftest import VIT, model_folder, write_export
 from vlmdata.errors import SourceError
@@ -26,7 +26,6 @@ from vlmdata.training.log import read_figures
 from vlmdata.training.samples import open_samples
 
 pytestmark = pytest.mark.integration
-ROOT = Path(__file__).parents[2]
 PATIENCE_S = 600
 
 
@@ -69,7 +68,7 @@ def together(config: Path, processes: int) -> list[str]:
 
 
 def done(command: list[str], expected: int = 0) -> subprocess.CompletedProcess[str]:
-    ended = subprocess.run(command, env=surroundings(), capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    ended = run(command, surroundings(), PATIENCE_S)
     assert ended.returncode == expected, ended.stdout + ended.stderr
     return ended
 
@@ -104,14 +103,7 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path, terms: dict[str, A
 
 
 def test_a_mistake_ends_all_processes_in_one_line_each(tmp_path: Path, terms: dict[str, Any]) -> None:
-    ended = subprocess.run(
-        together(config_file(tmp_path, terms, data="./nowhere"), 2),
-        env=surroundings(),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
+    ended = run(together(config_file(tmp_path, terms, data="./nowhere"), 2), surroundings(), PATIENCE_S)
     assert ended.returncode != 0
     said = [line for line in ended.stderr.splitlines() if line.startswith("vlmdata: ")]
     assert len(said) == 2
@@ -123,18 +115,19 @@ def test_a_training_killed_at_any_moment_goes_on_as_if_it_had_not_been(tmp_path:
     whole, killed = (config_file(tmp_path / name, terms, **more) for name in ("whole", "killed"))
     done(alone(whole))
     for at in (2, 9):
-        process = subprocess.Popen(alone(killed), env=surroundings(), stderr=subprocess.DEVNULL, start_new_session=True)
-        log, start = killed.parent / "out/metrics.jsonl", time.monotonic()
-        while not log.is_file() or len(log.read_text().splitlines()) < at:
-            assert process.poll() is None, "it ended before it was killed"
-            assert time.monotonic() - start < PATIENCE_S
-            time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        with started(alone(killed), surroundings()) as process:
+            far = partial(has_logged, killed.parent / "out/metrics.jsonl", at, process)
+            wait_until(far, f"{at} lines are written", PATIENCE_S, pause_s=0.01)
+            kill_group(process)
     done(alone(killed))
     assert [line["loss"] for line in steps(killed.parent)] == [line["loss"] for line in steps(whole.parent)]
     weights = [path.parent / "out/model/open_clip_model.safetensors" for path in (whole, killed)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def has_logged(log: Path, lines: int, process: Process) -> bool:
+    assert process.poll() is None, "it ended before it was killed"
+    return log.is_file() and len(log.read_text().splitlines()) >= lines
 
 
 def test_the_command_trains_and_tells(tmp_path: Path, terms: dict[str, Any]) -> None:

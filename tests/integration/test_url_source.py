@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -19,6 +16,9 @@ from urllib.parse import urlsplit
 import duckdb
 import pytest
 
+from tests.integration.prefect_server import PrefectServer
+from tests.integration.processes import environment, run, vlmdata
+from tests.integration.warm import Forked
 from tests.servers.hostile_web import HostileWeb, hostile_web, picture
 from vlmdata.checkpoint import Dataset, Manifest, Shard
 from vlmdata.config import BuildConfig
@@ -220,11 +220,11 @@ def test_what_a_kill_leaves_is_gone_on_with(tmp_path: Path, web: HostileWeb) -> 
     paths = [*GOOD[:10], *[f"/slow/100/{number}.jpg" for number in range(10, 20)], "/silent"]
     path = written(tmp_path, web, paths, network={"timeout_s": 60, "first_byte_timeout_s": 60})
     script = "import sys; from tests.integration.test_url_source import ingested, Path; ingested(Path(sys.argv[1]))"
-    killed = subprocess.Popen([sys.executable, "-c", script, str(path)], cwd=ROOT)
+    killed = Forked([sys.executable, "-c", script, str(path)])
     while not any(seen.path == "/silent" for seen in web.requests):
         assert killed.poll() is None
         time.sleep(0.02)
-    os.kill(killed.pid, signal.SIGKILL)
+    killed.kill()
     killed.wait()
     web.requests.clear()
     web.pictures["/silent"] = picture(99)
@@ -254,25 +254,24 @@ def test_a_picture_that_opted_out_later_goes_from_the_next_stage(tmp_path: Path,
     assert not web.requests
 
 
-def test_the_command_tells_and_retries(tmp_path: Path, web: HostileWeb) -> None:
+def test_the_command_tells_and_retries(tmp_path: Path, web: HostileWeb, server: PrefectServer) -> None:
     path = written(tmp_path, web, [*GOOD[:12], "/flaky/1/50.jpg", "/status/404"], filter={"min_side": 16})
 
-    def vlmdata(*words: str) -> tuple[int, str]:
-        command = [sys.executable, "-m", "vlmdata.cli", *words]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    def said(*words: str) -> tuple[int, str]:
+        done = run(vlmdata(*words), environment(), cwd=tmp_path)
         assert "Traceback" not in done.stdout + done.stderr
         return done.returncode, done.stdout + done.stderr
 
-    code, told = vlmdata("build", str(path), "--to", "00_raw")
+    code, told = said("build", str(path), "--to", "00_raw")
     assert code == 4 and "http_404" in told and "http_503" in told
     place = ["--store", str(tmp_path / "store"), "--dataset", "web"]
-    code, told = vlmdata("failures", *place, "--stage", "00_raw")
+    code, told = said("failures", *place, "--stage", "00_raw")
     assert code == 0 and re.search(r"transient .* 503 ", told) and re.search(r"permanent .* 404 ", told)
     web.requests.clear()
-    code, told = vlmdata("retry", *place, "--stage", "00_raw", "--class", "transient")
+    code, told = said("retry", *place, "--stage", "00_raw", "--class", "transient")
     assert code == 0, told
     assert {seen.path for seen in web.requests if seen.path.endswith("jpg")} == {"/flaky/1/50.jpg"}
-    code, told = vlmdata("explain", web.url("/flaky/1/50.jpg"), *place)
+    code, told = said("explain", web.url("/flaky/1/50.jpg"), *place)
     assert code == 0 and "etag" in told and "attempts 1" in told
 
 

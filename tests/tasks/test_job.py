@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import inspect
 import pickle
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 from prefect.states import Completed, Crashed, Failed
 
-from tasks.job import Job, named_failures, raise_named, worth_retrying
+from tasks.job import PAGES_URL, Job, address_of, named_failures, pages_url, raise_named, worth_retrying
 from vlmdata import errors
 from vlmdata.config_reading import parse_config
-from vlmdata.errors import StoreError, UserError, VlmdataError
+from vlmdata.errors import ConfigError, StoreError, UserError, VlmdataError
 
 OURS = [kind for kind in vars(errors).values() if inspect.isclass(kind) and issubclass(kind, VlmdataError)]
 CONFIG = parse_config({"dataset": "set", "store": "/store", "source": {"kind": "folder", "path": "/p"}})
@@ -84,3 +89,39 @@ def test_exit_codes() -> None:
         "BrokenInvariant": 1,
     }
     assert issubclass(errors.StoreError, UserError)
+
+
+PAGE = "set/runs/000001/a gate.html"
+
+
+def test_pages_are_linked_where_people_see_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / PAGE
+    page.parent.mkdir(parents=True)
+    page.write_text("every rule")
+    assert address_of(str(page), str(tmp_path)) == page.as_uri()
+    serve = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv(PAGES_URL, f"http://127.0.0.1:{server.server_port}/")
+        with urlopen(address_of(str(page), str(tmp_path))) as answer:
+            assert answer.read() == b"every rule"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("store", ["s3://bucket/sets", "s3://bucket/sets/"])
+def test_pages_of_a_bucket_are_linked_without_a_signature(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = f"s3://bucket/sets/{PAGE}"
+    assert address_of(page, store) == page
+    monkeypatch.setenv(PAGES_URL, "https://pages.example/x")
+    assert address_of(page, store) == "https://pages.example/x/set/runs/000001/a%20gate.html"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["pages.example", "s3://bucket", "https://", "https://me:secret@pages.example", "https://pages.example/?sig=1"],
+)
+def test_an_address_that_may_not_be_shown_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PAGES_URL, url)
+    with pytest.raises(ConfigError, match=PAGES_URL) as caught:
+        pages_url()
+    assert "secret" not in str(caught.value) and "\n" not in str(caught.value)

@@ -20,6 +20,8 @@ from vlmdata.schema import RETRIEVAL
 
 TOO_FEW = 100
 """Samples below which a share says nothing."""
+TOO_FEW_TO_TELL = "too few to tell"
+"""The verdict over fewer."""
 WORST = 50
 RANKS = ["id", "caption_id", "model", "score", "gallery", "to_text", "to_image"]
 """What is kept of each image that was drawn, of `schema.RETRIEVAL`."""
@@ -57,8 +59,8 @@ class Retrieval:
         n = self.exports["image_to_text"].n
         share = f"{self.miss_rate:.1%} of {n} images do not find their caption among the first {self.top_k}"
         told = f"retrieval: {share}, of galleries of {' and '.join(map(str, self.galleries)) or 0}"
-        if self.verdict == "too few to tell":
-            return f"{told}: too few to tell (fewer than {TOO_FEW})"
+        if self.verdict == TOO_FEW_TO_TELL:
+            return f"{told}: {TOO_FEW_TO_TELL} (fewer than {TOO_FEW})"
         return f"{told}; the bound is {self.max_miss_rate:.0%}"
 
     def record(self) -> dict[str, Any]:
@@ -120,7 +122,7 @@ def _bound(exports: pa.Table, bench: Judges, wanted: RetrievalConfig) -> float:
 
 def _verdict(n: int, missed: float, bound: float) -> str:
     if n < TOO_FEW:
-        return "too few to tell"
+        return TOO_FEW_TO_TELL
     return "needs cleaning" if missed >= bound else "passed"
 
 

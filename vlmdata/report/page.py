@@ -108,7 +108,7 @@ def _said(seen: Overview) -> str:
     """What the run itself said: how pictures found their captions, what did not hold."""
     told = seen.told
     lines = [*([told["message"]] if told["message"] else []), *told["warnings"]]
-    if told["retrieval"]:
+    if told["retrieval"] and told["retrieval"]["sentence"] not in lines:
         lines.append(told["retrieval"]["sentence"])
     return (
         f"<ul class=said>{''.join(f'<li>{_text(line)[:2_000]}' for line in lines[:_LONGEST_TABLE])}</ul>"

@@ -12,6 +12,7 @@ import yaml
 from vlmdata.config import PixelsConfig
 from vlmdata.export.card import CardFacts, card
 from vlmdata.export.card_head import configs, hub_licence, languages, size_category
+from vlmdata.export.card_judged import retrieval_section
 from vlmdata.export.card_pixels import FATES
 from vlmdata.export.pixels import Change, Picture
 from vlmdata.export.rows import ROWS
@@ -33,6 +34,12 @@ def rows_of(origin: str, model: str | None, license_: str | None = "CC0-1.0") ->
     caption = {"text": "x", "lang": "en", "origin": origin, "score": 0.3, "model": model}
     captions = pa.array([[caption]], ROWS.field("captions").type)
     return filled(ROWS, 1, id="1", key="k", sha256="s", license=license_, captions=captions)
+
+
+@pytest.mark.parametrize(("verdict", "said"), [("too few to tell", True), ("passed", False)])
+def test_that_too_few_were_looked_at_comes_before_the_figures(verdict: str, said: bool) -> None:
+    told = retrieval_section({"verdict": verdict, "sentence": "retrieval: 1 of 2", "exports": {}, "scored": {}})
+    assert told.startswith("## Retrieval\n\n**Too few to tell.** retrieval: 1 of 2.") == said
 
 
 def test_tallies_of_shards_add_up() -> None:

@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from vlmdata import progress
 from vlmdata.config import LanguageModel, QualityConfig
 from vlmdata.layout import Stage, Step
 from vlmdata.models.starter_multilingual import NAME as MULTILINGUAL
 from vlmdata.quality.bands import judge_shard
-from vlmdata.quality.scores import score_shard
+from vlmdata.quality.embeddings import column_vectors, vector_column
+from vlmdata.quality.scores import cosine, score_shard
 
 STARTER = QualityConfig(model="starter", pretrained=None, accept_above=0.3, reject_below=0.1, device="cpu")
 SAME_WITH_OTHER_BOUNDS = LanguageModel(model=MULTILINGUAL, accept_above=-0.9, reject_below=-0.95)
@@ -123,6 +127,38 @@ def test_scores_are_those_of_open_clip_itself(
             one = net.encode_image(transform(image.convert("RGB"))[None], normalize=True)
             other = net.encode_text(tokenizer([row["text"]]), normalize=True)
         assert found[row["caption_id"]] == pytest.approx(float((one @ other.T).item()), abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def by_hand() -> tuple[Any, Any, Any]:
+    return open_clip_by_hand("starter", None)
+
+
+SIDES = st.integers(1, 300)
+PAIRS = st.lists(st.tuples(SIDES, SIDES, st.sampled_from(["RGB", "L"]), st.text(max_size=400)), min_size=1, max_size=8)
+
+
+@settings(max_examples=4, deadline=None)
+@given(pairs=PAIRS)
+def test_any_picture_and_any_text_score_as_open_clip_says(
+    pairs: list[tuple[int, int, str, str]], by_hand: tuple[Any, Any, Any], pictures: Any
+) -> None:
+    import torch
+
+    from vlmdata.measure.encoder import load_encoder
+
+    net, transform, tokenizer = by_hand
+    encoder = load_encoder("starter", None, "cpu")
+    shown = [pictures.picture(seed, *sides, mode).convert("RGB") for seed, (*sides, mode, _) in enumerate(pairs)]
+    texts = [text for *_, text in pairs]
+    kept = [
+        column_vectors(pa.chunked_array([vector_column(vectors)]))
+        for vectors in (encoder.images(np.stack([encoder.prepare(each) for each in shown])), encoder.texts(texts))
+    ]
+    with torch.inference_mode():
+        one = net.encode_image(torch.stack([transform(each) for each in shown]), normalize=True)
+        other = net.encode_text(tokenizer(texts), normalize=True)
+    np.testing.assert_allclose(cosine(*kept), (one * other).sum(1).numpy(), rtol=0, atol=1e-4)
 
 
 def test_a_caption_over_the_context_is_counted(pictures: Any, tiny: Callable[..., Any]) -> None:

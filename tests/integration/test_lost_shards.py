@@ -10,6 +10,7 @@ from prefect import flow, task
 
 from flows.engine import Engine, once
 from tasks.job import Job, named_failures
+from tests.integration.prefect_server import PrefectServer, used_here
 from vlmdata import progress
 from vlmdata.checkpoint import Shard
 from vlmdata.config_reading import parse_config
@@ -21,11 +22,9 @@ JOB = Job(parse_config({"dataset": "set", "source": {"kind": "folder", "path": "
 SHARDS = [Shard(f"{number:05d}", 10) for number in range(4)]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _prefect() -> Iterator[None]:
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness(server_startup_timeout=120):
+@pytest.fixture(autouse=True)
+def _prefect(server: PrefectServer) -> Iterator[None]:
+    with used_here(server.api):
         yield
 
 
