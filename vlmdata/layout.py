@@ -57,6 +57,7 @@ REVISION: dict[Step, int] = {
     Step.CAPTIONED: 3,
     Step.SCORES: 3,
     Step.CHECKED: 4,
+    Step.SELECTED: 2,
     Step.EXPORT_PLAN: 4,
     Step.FINAL: 4,
 }
