@@ -320,6 +320,7 @@ def test_a_full_disk_ends_all_of_it_in_one_line(web: HostileWeb, monkeypatch: py
         return write(file, data, at)
 
     monkeypatch.setattr(os, "pwrite", full)
+    monkeypatch.setattr("vlmdata.ingest.web.spill._TOGETHER", 1)
     with pytest.raises(StoreError, match=r"no space left .* set TMPDIR to another folder$") as told:
         fetched(web, *[f"/slow/20/{number}.jpg" for number in range(40)], per_host=4)
     assert "\n" not in str(told.value) and len(web.requests) < 40, "nobody else is asked"
