@@ -28,12 +28,18 @@ def rules(samples: pa.Table, captions: pa.Table, config: BuildConfig) -> list[Ru
     return []
 
 
-def split_rules(dataset: Dataset, shards: Sequence[Shard], config: BuildConfig) -> list[Rule]:
-    """The rule of splits, where hashes alone keep them apart: each pair across two splits is compared."""
+def split_rules(
+    dataset: Dataset, shards: Sequence[Shard], written: Sequence[pa.Table], config: BuildConfig
+) -> list[Rule]:
+    """The rule of splits, where hashes alone keep them apart: each pair across two splits is compared.
+
+    Args:
+        written: `SAMPLES` of each shard.
+    """
     by = config.export.split_by
     if not config.export.splits or by.max_distance is None or by.confirm is not None:
         return []
-    rows = _hashed(dataset, shards)
+    rows = _hashed(dataset, shards, written)
     other = across(rows["split"], rows["phash"], by.max_distance)
     twins = pc.take(rows["id"], pa.array(other, mask=other < 0))
     figure = breaking(rows["id"], pc.is_null(twins), twins)
@@ -46,25 +52,24 @@ def across(split: pa.ChunkedArray, hashes: pa.ChunkedArray, radius: int) -> np.n
 
     Of two such rows only one may be told of: that of the smaller split.
     """
-    names = split.to_numpy(zero_copy_only=False)
+    told = split.combine_chunks().dictionary_encode()
+    names, number = told.dictionary.to_pylist(), told.indices.to_numpy()
     known, values = pc.is_valid(hashes).to_numpy(), pc.fill_null(hashes, 0).to_numpy().astype(np.uint64)
-    found = np.full(len(names), -1, np.int64)
-    sizes = sorted((int((names == name).sum()), name) for name in set(names.tolist()))
-    for _, name in sizes[:-1]:
-        ours, others = (np.flatnonzero(known & mask) for mask in (names == name, names != name))
+    found, sizes = np.full(len(number), -1, np.int64), np.bincount(number, minlength=len(names))
+    for one in sorted(range(len(names)), key=lambda at: (sizes[at], names[at]))[:-1]:
+        ours, others = (np.flatnonzero(known & mask) for mask in (number == one, number != one))
         at, _ = nearest_within(values[ours], radius, against=values[others])
         found[ours[at >= 0]] = others[at[at >= 0]]
     return found
 
 
-def _hashed(dataset: Dataset, shards: Sequence[Shard]) -> pa.Table:
+def _hashed(dataset: Dataset, shards: Sequence[Shard], written: Sequence[pa.Table]) -> pa.Table:
     """Id, hash and split of what is exported: the hashes are those of 03."""
-    own = [shard for shard in shards if dataset.manifest(shard, Step.FINAL).samples.kept]
-    ids = parts(dataset, own, Step.FINAL, "samples", SAMPLES)
-    splits = [pa.repeat(pa.scalar(shard_of(shard.name)[0]), len(table)) for shard, table in zip(own, ids, strict=True)]
-    plans = joined(parts(dataset, own, Step.EXPORT_PLAN, "plan", _PLAN), _PLAN)
+    own = [(shard, ids) for shard, ids in zip(shards, written, strict=True) if ids.num_rows]
+    splits = [pa.repeat(pa.scalar(shard_of(shard.name)[0]), ids.num_rows) for shard, ids in own]
+    plans = joined(parts(dataset, [shard for shard, _ in own], Step.EXPORT_PLAN, "plan", _PLAN), _PLAN)
     paths = pc.unique(plans["checked"]).to_pylist()
     checked = each(lambda path: dataset.table(dataset.manifest_at(path).tables["samples"], _HASHED.names), paths)
-    hashed, kept = joined(checked, _HASHED), joined(ids, SAMPLES)
+    hashed, kept = joined(checked, _HASHED), joined([ids for _, ids in own], SAMPLES)
     phash = hashed["phash"].take(pc.index_in(kept["id"], value_set=hashed["id"]))
     return pa.table({"id": kept["id"], "phash": phash, "split": pa.chunked_array(splits, pa.string())})

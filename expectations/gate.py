@@ -61,7 +61,7 @@ def check_stage(
     else:
         rules += suite.rules(samples, captions, config)
     if suite is final:
-        rules += final.split_rules(dataset, shards, config)
+        rules += final.split_rules(dataset, shards, written, config)
     return _judge(stage.value, rules, config, run)
 
 

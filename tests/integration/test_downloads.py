@@ -10,7 +10,7 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
@@ -311,15 +311,15 @@ def test_a_digest_that_was_asked_for_is_checked(web: HostileWeb) -> None:
 
 
 def test_a_full_disk_ends_all_of_it_in_one_line(web: HostileWeb, monkeypatch: pytest.MonkeyPatch) -> None:
-    left, write = [5], os.pwrite
+    left, write = [5], os.pwritev
 
-    def full(file: int, data: bytes, at: int) -> int:
+    def full(file: int, parts: Sequence[bytes], at: int) -> int:
         left[0] -= 1
         if left[0] < 0:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return write(file, data, at)
+        return write(file, parts, at)
 
-    monkeypatch.setattr(os, "pwrite", full)
+    monkeypatch.setattr(os, "pwritev", full)
     monkeypatch.setattr("vlmdata.ingest.web.spill._TOGETHER", 1)
     with pytest.raises(StoreError, match=r"no space left .* set TMPDIR to another folder$") as told:
         fetched(web, *[f"/slow/20/{number}.jpg" for number in range(40)], per_host=4)

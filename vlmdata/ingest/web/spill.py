@@ -11,9 +11,11 @@ from typing import IO, NamedTuple
 
 from vlmdata.scratch import temporary_file_errors
 
-_TOGETHER, _BEHIND = 1 << 20, 4 << 20
+_TOGETHER, _BEHIND = 1 << 19, 1 << 21
 """Bytes that are written at a time, in a thread, so that who asks the web need not wait for a disk; and bytes that
 may wait for one that is slow."""
+_MOST_PARTS = 1024
+"""Of one write; what Linux and BSD take (IOV_MAX)."""
 
 
 class Place(NamedTuple):
@@ -71,11 +73,19 @@ class Spill:
 
 
 def _write(file: int, bodies: Sequence[bytes], offset: int) -> None:
-    left = memoryview(b"".join(bodies))
     with temporary_file_errors():
-        while left:
-            written = os.pwrite(file, left, offset)
-            left, offset = left[written:], offset + written
+        while bodies:
+            written = os.pwritev(file, bodies[:_MOST_PARTS], offset)
+            bodies, offset = _less(bodies, written), offset + written
+
+
+def _less(bodies: Sequence[bytes], written: int) -> Sequence[bytes]:
+    """What is left of them when so many bytes are written."""
+    whole = 0
+    while whole < len(bodies) and len(bodies[whole]) <= written:
+        written -= len(bodies[whole])
+        whole += 1
+    return [bodies[whole][written:], *bodies[whole + 1 :]] if written else bodies[whole:]
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from pathlib import Path
 
@@ -22,6 +23,21 @@ def test_what_is_added_is_read(bodies: list[bytes]) -> None:
         patch.setattr("vlmdata.ingest.web.spill._BEHIND", 100)
         places = asyncio.run(_add_all(kept, bodies))
         assert [kept.read(place) for place in reversed(places)] == bodies[::-1]
+
+
+@given(st.lists(st.binary(max_size=9), max_size=12), st.integers(1, 20))
+def test_what_a_write_leaves_is_written_next(bodies: list[bytes], most: int) -> None:
+    done, write = bytearray(), os.pwritev
+
+    def short(file: int, parts: list[bytes], offset: int) -> int:
+        assert offset == len(done)
+        done.extend(b"".join(parts)[:most])
+        return write(file, [b"".join(parts)[:most]], offset)
+
+    with pytest.MonkeyPatch.context() as patch, spill() as kept:
+        patch.setattr(os, "pwritev", short)
+        places = asyncio.run(_add_all(kept, bodies))
+        assert [kept.read(place) for place in places] == bodies
 
 
 def test_memory_does_not_make_up_for_a_slow_disk(monkeypatch: pytest.MonkeyPatch) -> None:
