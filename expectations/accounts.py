@@ -33,7 +33,7 @@ def rules(
         written: The samples of each shard, as they are read back.
         kept_before: What the stage before kept over all shards, if a run has that on record.
     """
-    manifests = each(lambda shard: dataset.manifest(shard, Step(stage.value)), shards)
+    manifests = each(dataset, lambda shard: dataset.manifest(shard, Step(stage.value)), shards)
     rows = [len(table) for table in written]
     names = pa.array([shard.name for shard in shards], pa.string())
     unwritten = [manifest.samples.kept - there for manifest, there in zip(manifests, rows, strict=True)]
@@ -94,7 +94,7 @@ def _lost_before(
         kept = _kept_by_the_plan(dataset, shards) if kept_before is None else kept_before
         return [kept - came] * len(shards)
     before = Step(list(Stage)[list(Stage).index(stage) - 1].value)
-    earlier = each(lambda shard: dataset.manifest(shard, before), shards)
+    earlier = each(dataset, lambda shard: dataset.manifest(shard, before), shards)
     return [one.samples.kept - here.samples.came for one, here in zip(earlier, manifests, strict=True)]
 
 
@@ -103,7 +103,7 @@ def _kept_by_the_plan(dataset: Dataset, shards: Sequence[Shard]) -> int:
     plan = pa.schema([("checked", pa.string())])
     checked = pc.unique(joined(parts(dataset, shards, Step.EXPORT_PLAN, "plan", plan), plan)["checked"])
     # Counted by id: parts of a plan may stem from runs that cut the same samples differently.
-    kept = each(lambda path: _kept(dataset, path), checked.to_pylist())
+    kept = each(dataset, lambda path: _kept(dataset, path), checked.to_pylist())
     return int(pc.count_distinct(joined(kept, _ID)["id"]).as_py())
 
 

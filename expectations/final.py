@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from expectations.columns import each, joined, parts, some_of
+from expectations.columns import each, joined, some_of
 from expectations.rule import Rule, breaking, none_may
 from vlmdata.checkpoint import Dataset, Shard
 from vlmdata.config import BuildConfig
@@ -20,7 +20,7 @@ from vlmdata.schema import CHECKED
 SAMPLES = some_of(CHECKED, "id")
 CAPTIONS = pa.schema([])
 _HASHED = some_of(CHECKED, "id", "phash")
-_PLAN = pa.schema([("checked", pa.string())])
+_PLAN = (Step.EXPORT_PLAN, "plan", ["checked"])
 
 
 def rules(samples: pa.Table, captions: pa.Table, config: BuildConfig) -> list[Rule]:
@@ -67,9 +67,12 @@ def _hashed(dataset: Dataset, shards: Sequence[Shard], written: Sequence[pa.Tabl
     """Id, hash and split of what is exported: the hashes are those of 03."""
     own = [(shard, ids) for shard, ids in zip(shards, written, strict=True) if ids.num_rows]
     splits = [pa.repeat(pa.scalar(shard_of(shard.name)[0]), ids.num_rows) for shard, ids in own]
-    plans = joined(parts(dataset, [shard for shard, _ in own], Step.EXPORT_PLAN, "plan", _PLAN), _PLAN)
-    paths = pc.unique(plans["checked"]).to_pylist()
-    checked = each(lambda path: dataset.table(dataset.manifest_at(path).tables["samples"], _HASHED.names), paths)
+    # Each shard names few, row after row: they are told apart where they are read.
+    named = each(dataset, lambda shard: pc.unique(dataset.read(shard, *_PLAN)["checked"]), [shard for shard, _ in own])
+    paths = pc.unique(pa.chunked_array(named, pa.string())).to_pylist()
+    checked = each(
+        dataset, lambda path: dataset.table(dataset.manifest_at(path).tables["samples"], _HASHED.names), paths
+    )
     hashed, kept = joined(checked, _HASHED), joined([ids for _, ids in own], SAMPLES)
     phash = hashed["phash"].take(pc.index_in(kept["id"], value_set=hashed["id"]))
     return pa.table({"id": kept["id"], "phash": phash, "split": pa.chunked_array(splits, pa.string())})
