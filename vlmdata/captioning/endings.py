@@ -154,7 +154,7 @@ class Endings:
         batch: str | None = None,
     ) -> End:
         """The journal's record of how a request ended, in the batch of this token if it was in one."""
-        fault = end if isinstance(end, Fault) else None
+        fault, now = end if isinstance(end, Fault) else None, round(time.time(), 3)
         return End(
             key=subject.key,
             attempt=grant.attempt,
@@ -168,9 +168,10 @@ class Endings:
             output_tokens=end.output_tokens,
             cost=self._cost(end, batch is not None),
             seconds=round(seconds, 3),
-            at=round(time.time(), 3),
+            at=now,
             sent=sent,
             batch=batch,
+            not_before=_not_before(fault, now),
         )
 
     def _cost(self, end: Answer | Fault, batch: bool) -> int | None:
@@ -184,3 +185,10 @@ class Endings:
         limits = {"max_cost": self._config.max_cost, "max_requests": self._config.max_requests}
         named = " or ".join(f"caption.{name} = {limit}" for name, limit in limits.items() if limit is not None)
         return f"not asked: {spent}, and the next could pass {named}; give more to go on"
+
+
+def _not_before(fault: Fault | None, now: float) -> float | None:
+    """When whoever asks for the picture next may do so, be it another process."""
+    if fault is None or not fault.retry_after:
+        return None
+    return now + min(fault.retry_after, Backoff.longest_retry_after_s)

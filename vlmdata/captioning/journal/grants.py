@@ -79,6 +79,9 @@ def judge(book: Book, wish: Wish, limits: Limits, now: float, *, under_way: bool
         return UnderWay() if wish.batch else None
     if entry.requests >= wish.most:
         return Finished(entry.copy())
+    if wish.batch is None and entry.end is not None and (entry.end.not_before or 0.0) > now:
+        # Whoever heard it waits by itself; others have it from here.
+        return None
     if limits.allow(book.account, wish.reserve):
         return Granted(entry.attempt, entry.requests + 1, now + wish.patience_s)
     # What is under way may cost less than was set aside for it.

@@ -42,6 +42,7 @@ class End:
     An `unsent` request never left this machine, and does not count; its number
     is given out again, so `batch` says under which token it was claimed. `sent` is
     the picture's width, height and size in bytes, and the estimate of input tokens.
+    Before `not_before` (Unix seconds) the server does not want to be asked again.
     """
 
     key: str
@@ -60,6 +61,7 @@ class End:
     sent: tuple[int, ...] | None = None
     unsent: bool = False
     batch: str | None = None
+    not_before: float | None = None
 
 
 @dataclass(frozen=True)

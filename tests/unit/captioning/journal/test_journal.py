@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -212,6 +213,20 @@ def test_a_wish_waits_for_another_machine(store: Troubled) -> None:
         other.append(lambda book: [ended(KEYS[0], Granted(1, 1, FAR), text=None, final=True)])
         grant = await task
         assert isinstance(grant, Finished) and grant.entry.requests == 1
+
+    run(story())
+
+
+def test_a_server_that_wants_to_be_left_alone_is_so_by_whoever_did_not_hear_it(store: Troubled) -> None:
+    async def story() -> None:
+        first, second = journal_in(store), journal_in(store)
+        grant = await first.claim(wish(KEYS[0]))
+        due = time.time() + 0.3
+        await first.settle(replace(ended(KEYS[0], grant, text=None), not_before=due))
+        another = await second.claim(wish(KEYS[1]))
+        assert isinstance(another, Granted) and time.time() < due, "nobody else's picture waits for it"
+        again = await second.claim(wish(KEYS[0]))
+        assert isinstance(again, Granted) and (again.attempt, again.request) == (1, 2) and time.time() >= due
 
     run(story())
 

@@ -33,6 +33,7 @@ ENDS = st.builds(
     seconds=st.floats(0, 1e6),
     at=st.floats(0, 1e12),
     unsent=st.booleans(),
+    not_before=st.none() | st.floats(0, 1e12),
 )
 RECORDS = st.lists(ASKS | ENDS | st.builds(Open, KEY, SMALL), max_size=6)
 
