@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import IO, NamedTuple
 
 from vlmdata.scratch import temporary_file_errors
@@ -29,12 +30,12 @@ class Spill:
     """A file that bodies are appended to. Added and settled on the event loop's thread, read on any other."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._file = file.fileno()
+        self._file = file
         self._end = 0
         self._waiting: list[bytes] = []
         self._begin = 0
         """Where the first of those that wait will lie."""
-        self._turn = asyncio.Lock()
+        self._writing = threading.Lock()
 
     async def add(self, body: bytes) -> Place:
         """Take in a body.
@@ -48,8 +49,8 @@ class Spill:
         waiting = self._end - self._begin
         if waiting >= _BEHIND:
             # Nothing more is asked for until it is written: memory is not to make up for the disk.
-            _write(self._file, *self._taken())
-        elif waiting >= _TOGETHER and not self._turn.locked():
+            self._write(*self._taken())
+        elif waiting >= _TOGETHER and not self._writing.locked():
             await self.settle()
         return place
 
@@ -59,24 +60,28 @@ class Spill:
         Raises:
             StoreError: the disk is full.
         """
-        async with self._turn:
-            await asyncio.to_thread(_write, self._file, *self._taken())
+        await asyncio.to_thread(self._write, *self._taken())
+
+    def read(self, place: Place) -> bytes:
+        """A body that was settled."""
+        return os.pread(self._file.fileno(), place.size, place.offset)
+
+    def close(self) -> None:
+        """Once what is being written is: its thread goes on where nobody waits any more, and the number of a file
+        that is closed is soon another file's."""
+        with self._writing:
+            self._file.close()
 
     def _taken(self) -> tuple[list[bytes], int]:
         taken = self._waiting, self._begin
         self._waiting, self._begin = [], self._end
         return taken
 
-    def read(self, place: Place) -> bytes:
-        """A body that was settled."""
-        return os.pread(self._file, place.size, place.offset)
-
-
-def _write(file: int, bodies: Sequence[bytes], offset: int) -> None:
-    with temporary_file_errors():
-        while bodies:
-            written = os.pwritev(file, bodies[:_MOST_PARTS], offset)
-            bodies, offset = _less(bodies, written), offset + written
+    def _write(self, bodies: Sequence[bytes], offset: int) -> None:
+        with self._writing, temporary_file_errors():
+            while bodies and not self._file.closed:
+                written = os.pwritev(self._file.fileno(), bodies[:_MOST_PARTS], offset)
+                bodies, offset = _less(bodies, written), offset + written
 
 
 def _less(bodies: Sequence[bytes], written: int) -> Sequence[bytes]:
@@ -96,6 +101,6 @@ def spill() -> Iterator[Spill]:
         StoreError: the disk is full, or there is no place for temporary files.
     """
     with temporary_file_errors():
-        file = tempfile.TemporaryFile(prefix="vlmdata-", buffering=0)  # noqa: SIM115 - closed below
-    with file:
-        yield Spill(file)
+        kept = Spill(tempfile.TemporaryFile(prefix="vlmdata-", buffering=0))  # noqa: SIM115 - closed with it
+    with closing(kept):
+        yield kept

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlmdata.errors import StoreError
-from vlmdata.ingest.web import spill as module
 from vlmdata.ingest.web.spill import Place, Spill, spill
 
 
@@ -44,23 +43,56 @@ def test_memory_does_not_make_up_for_a_slow_disk(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("vlmdata.ingest.web.spill._TOGETHER", 1_000)
     monkeypatch.setattr("vlmdata.ingest.web.spill._BEHIND", 3_000)
     free, held = threading.Event(), []
-    write = module._write
+    write, taken = os.pwritev, Spill._taken
 
-    def slow(file: int, bodies: list[bytes], offset: int) -> None:
+    def slow(file: int, bodies: list[bytes], offset: int) -> int:
+        assert free.wait(10)
+        return write(file, bodies, offset)
+
+    def told(kept: Spill) -> tuple[list[bytes], int]:
+        bodies, offset = taken(kept)
         held.append(sum(len(body) for body in bodies))
-        # The disk is stuck until the event loop itself has to wait for it.
-        if threading.current_thread() is threading.main_thread():
+        if held[-1] >= 3_000:
+            # The event loop itself waits for the disk, which was stuck until then.
             free.set()
-        else:
-            assert free.wait(10)
-        write(file, bodies, offset)
+        return bodies, offset
 
-    monkeypatch.setattr("vlmdata.ingest.web.spill._write", slow)
+    monkeypatch.setattr(os, "pwritev", slow)
+    monkeypatch.setattr(Spill, "_taken", told)
     bodies = [bytes([at]) * 100 for at in range(100)]
     with spill() as kept:
         places = asyncio.run(_add_all(kept, bodies))
         assert [kept.read(place) for place in places] == bodies
     assert free.is_set() and max(held) <= 3_000
+
+
+def test_what_is_still_being_written_never_reaches_another_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was stopped leaves a thread that writes, and the number of its file to whoever opens the next."""
+    monkeypatch.setattr("vlmdata.ingest.web.spill._TOGETHER", 1)
+    begun, free, write = threading.Event(), threading.Event(), os.pwritev
+
+    def stuck(file: int, bodies: list[bytes], offset: int) -> int:
+        begun.set()
+        assert free.wait(10)
+        return write(file, [bodies[0][:1]], offset)
+
+    monkeypatch.setattr(os, "pwritev", stuck)
+
+    async def stopped(kept: Spill) -> None:
+        adding = asyncio.ensure_future(kept.add(b"x" * 9))
+        await asyncio.to_thread(begun.wait, 10)
+        adding.cancel()
+        threading.Timer(0.1, free.set).start()
+        kept.close()
+        (tmp_path / "other").touch()
+        with (tmp_path / "other").open("r+b"):
+            await asyncio.sleep(0.1)
+
+    with spill() as kept:
+        asyncio.run(stopped(kept))
+    assert (tmp_path / "other").read_bytes() == b""
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
