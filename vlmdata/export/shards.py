@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -116,6 +117,12 @@ def _of(plan: pa.Table, table: pa.Table) -> pa.Table:
     return table.filter(pc.is_in(table["id"], value_set=plan["id"]))
 
 
+@lru_cache(maxsize=1)
+def _finishers(pid: int) -> ThreadPoolExecutor:
+    """This process's own, whatever the number of its shards: a thread for each processor."""
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="finish")
+
+
 def _finish(dataset: Dataset, plan: pa.Table, config: ExportConfig) -> list[Picture | str]:
     """Each planned picture, or why there is none, in the plan's order."""
     place = {sample: index for index, sample in enumerate(plan["id"].to_pylist())}
@@ -128,12 +135,12 @@ def _finish(dataset: Dataset, plan: pa.Table, config: ExportConfig) -> list[Pict
             outcomes[place[sample]] = outcome.result()
         advance(Step.FINAL, count)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for batch in _originals(dataset, plan):
-            waiting.extend((sample, pool.submit(_attempt, image, config)) for sample, image in batch)
-            # While these are finished, the next are read: no thread waits for the slowest of a batch.
-            take(max(0, len(waiting) - _BATCH))
-        take(len(waiting))
+    pool = _finishers(os.getpid())
+    for batch in _originals(dataset, plan):
+        waiting.extend((sample, pool.submit(_attempt, image, config)) for sample, image in batch)
+        # While these are finished, the next are read: no thread waits for the slowest of a batch.
+        take(max(0, len(waiting) - _BATCH))
+    take(len(waiting))
     known = [outcome for outcome in outcomes if outcome is not None]
     if len(known) != len(outcomes):
         raise BrokenInvariant(f"export: {len(outcomes) - len(known)} planned pictures are not there")
