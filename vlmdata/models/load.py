@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,7 +130,27 @@ def _told(problem: str) -> Iterator[None]:
         SafetensorError,
     )
     try:
-        yield
+        with _unlogged():
+            yield
     except expected as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"{problem} ({type(error).__name__}: {reason})") from error
+
+
+@contextlib.contextmanager
+def _unlogged() -> Iterator[None]:
+    """Keep still what logs each attempt at a download, where the one line that matters follows."""
+    hub, root = logging.getLogger("huggingface_hub"), logging.getLogger()
+    level = hub.level
+    hub.setLevel(logging.CRITICAL)
+    root.addFilter(_not_by_open_clip)
+    try:
+        yield
+    finally:
+        hub.setLevel(level)
+        root.removeFilter(_not_by_open_clip)
+
+
+def _not_by_open_clip(record: logging.LogRecord) -> bool:
+    # It logs by the root logger's own name.
+    return "open_clip" not in record.pathname
