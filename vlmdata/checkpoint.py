@@ -14,7 +14,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -286,7 +286,9 @@ def _put_tables(dataset: Dataset, step: Step, tables: Mapping[str, pa.Table | Ta
     def put(table: pa.Table | TableRef) -> TableRef:
         return table if isinstance(table, TableRef) else put_table(dataset, step, table)
 
-    return dict(zip(tables, _writers(os.getpid()).map(put, tables.values()), strict=True))
+    writing = [_writers(os.getpid()).submit(put, table) for table in tables.values()]
+    wait(writing)  # all of them: who is told that one failed finds nothing of the others half written
+    return {name: written.result() for name, written in zip(tables, writing, strict=True)}
 
 
 @lru_cache(maxsize=1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import pickle
 import shutil
+import threading
+import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -18,8 +20,9 @@ from hypothesis import strategies as st
 
 from vlmdata import layout
 from vlmdata.checkpoint import Counts, Dataset, Manifest, Result, Shard, put_table, run_once, step_key
-from vlmdata.errors import BrokenInvariant
+from vlmdata.errors import BrokenInvariant, StoreError
 from vlmdata.layout import REVISION, Step
+from vlmdata.store import LocalStore
 
 STEP = Step.FILTERED
 SHARD = Shard("00000", 3)
@@ -136,6 +139,30 @@ def test_work_that_fails_publishes_nothing(dataset: Dataset) -> None:
         run_once(dataset, SHARD, STEP, [], {}, fail)
     assert dataset.store.list("") == []
     assert ids(dataset, run_once(dataset, SHARD, STEP, [], {}, Work(result("a")))) == ["a"]
+
+
+def test_a_table_that_fails_is_told_when_no_other_is_being_written(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, busy, failed = LocalStore.put, threading.Event(), threading.Event()
+    ended: list[str] = []
+
+    def once_the_other_failed(store: LocalStore, path: str, data: bytes) -> None:
+        if not busy.is_set():
+            busy.set()
+            failed.wait(5)
+            time.sleep(0.05)  # who does not wait has long been told by now
+            put(store, path, data)
+            ended.append(path)
+        else:
+            failed.set()
+            raise StoreError("full")
+
+    monkeypatch.setattr(LocalStore, "put", once_the_other_failed)
+    both = Result({"samples": pa.table({"id": ["a"]}), "rejects": pa.table({"code": ["b"]})}, Counts(came=1, kept=1))
+    with pytest.raises(StoreError, match="full"):
+        run_once(dataset, SHARD, STEP, [], {}, Work(both))
+    assert ended == [*dataset.store.list("")] and len(ended) == 1
 
 
 def test_a_store_emptied_in_the_middle_of_a_process(dataset: Dataset) -> None:

@@ -136,11 +136,15 @@ def _finish(dataset: Dataset, plan: pa.Table, config: ExportConfig) -> list[Pict
         advance(Step.FINAL, count)
 
     pool = _finishers(os.getpid())
-    for batch in _originals(dataset, plan):
-        waiting.extend((sample, pool.submit(_attempt, image, config)) for sample, image in batch)
-        # While these are finished, the next are read: no thread waits for the slowest of a batch.
-        take(max(0, len(waiting) - _BATCH))
-    take(len(waiting))
+    try:
+        for batch in _originals(dataset, plan):
+            waiting.extend((sample, pool.submit(_attempt, image, config)) for sample, image in batch)
+            # While these are finished, the next are read: no thread waits for the slowest of a batch.
+            take(max(0, len(waiting) - _BATCH))
+        take(len(waiting))
+    finally:
+        for _, outcome in waiting:  # of a shard that failed: its pictures keep no other shard's from a thread
+            outcome.cancel()
     known = [outcome for outcome in outcomes if outcome is not None]
     if len(known) != len(outcomes):
         raise BrokenInvariant(f"export: {len(outcomes) - len(known)} planned pictures are not there")
