@@ -54,7 +54,10 @@ class Client:
         seen: dict[str, Any] = {}
 
         def over() -> bool:
-            seen.update(httpx.get(f"{self.api}/flow_runs/{run_id}", timeout=60).raise_for_status().json())
+            try:
+                seen.update(httpx.get(f"{self.api}/flow_runs/{run_id}", timeout=60).raise_for_status().json())
+            except httpx.TimeoutException:
+                return False  # a disk that others keep busy holds the server up; PATIENCE_S bounds it
             return seen["state_type"] in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
         wait_until(over, f"flow run {run_id} ends", PATIENCE_S, pause_s=0.5)
