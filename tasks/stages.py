@@ -137,9 +137,10 @@ def finish_run(
     facts["warnings"] = [*_show_gates(job), *warned, *_noticed(job, reports)]
     what = "1 failure" if still_open == 1 else f"{still_open:,} failures"
     message = f"{what} may be mended: {_mend(job, reports)}" if still_open else ""
-    if not still_open and last.stage is Stage.FINAL:
-        facts["fingerprint"] = runs.fingerprint(job.dataset, job.config, listing)
-        facts["whole"] = _whole(job, last)
+    if not still_open:
+        facts["fingerprint"] = runs.fingerprint(job.dataset, job.config, listing, last.stage)
+        if last.stage is Stage.FINAL:
+            facts["whole"] = _whole(job, last)
     job.run.finish(runs.IN_PART if still_open else runs.COMPLETED, message, to=last.stage.value, **facts)
     told = describe_run(job.run)
     if told["export"]:

@@ -557,14 +557,13 @@ def _build(
     """Run the flow, unless the newest run was of the same source and settings."""
     from vlmdata.checkpoint import Dataset
     from vlmdata.ingest.listing import list_source
-    from vlmdata.layout import Stage
     from vlmdata.preflight import preflight
     from vlmdata.status import if_unchanged
 
     preflight(config)
-    if to is Stage.FINAL and not even_if_done:
+    if not even_if_done:
         dataset = Dataset(config.store, config.dataset)
-        done = if_unchanged(dataset, config, list_source(dataset, config))
+        done = if_unchanged(dataset, config, list_source(dataset, config), to)
         if done:
             return done
 

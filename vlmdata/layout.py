@@ -69,9 +69,14 @@ def data_path(dataset: str, step: Step, digest: str) -> str:
     return f"{dataset}/{step}/data/{digest[:2]}/{digest}.parquet"
 
 
+def manifests_prefix(dataset: str, step: Step) -> str:
+    """All manifests of a step."""
+    return f"{dataset}/{step}/manifests"
+
+
 def manifest_prefix(dataset: str, step: Step, key: str) -> str:
     """The folder of one key's generations."""
-    return f"{dataset}/{step}/manifests/{key}"
+    return f"{manifests_prefix(dataset, step)}/{key}"
 
 
 def manifest_path(dataset: str, step: Step, key: str, generation: int) -> str:

@@ -207,36 +207,58 @@ def config_of(run: Run) -> BuildConfig:
     return parse_config(raw, where=f"the config of run {run.number}")
 
 
-def fingerprint(dataset: Dataset, config: BuildConfig, listing: Sequence[Shard]) -> str:
-    """What decides a build's outcome: the source's listing, the settings, the code's revisions."""
+def fingerprint(dataset: Dataset, config: BuildConfig, listing: Sequence[Shard], to: Stage) -> str:
+    """What decides the outcome of a build that goes up to a stage: the listing, the settings, the code's revisions."""
     from vlmdata.export.selection.benchmark_list import digest_of_file
+
+    parts: dict[str, Any] = {
+        "listing": [shard.manifests[Step.LISTING] for shard in listing],
+        "settings": config.settings(),
+        "opt_out": OptOut.read(config.opt_out).digest,
+        "revisions": {step.value: revision for step, revision in REVISION.items()},
+    }
+    if to >= Stage.CHECKED:
+        parts |= _of_models(config)
+    if to is Stage.FINAL:
+        parts["evaluation_sets"] = [digest_of_file(path) for path in config.export.decontaminate.lists]
+    else:
+        parts["to"] = to.value
+    return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _of_models(config: BuildConfig) -> dict[str, Any]:
+    """What models and scorers add; without them a stage before theirs needs no weights."""
     from vlmdata.quality.judges import judges
     from vlmdata.quality.scorers import scorers
 
     bench = judges(config.quality)
-    parts = {
-        "listing": [shard.manifests[Step.LISTING] for shard in listing],
-        "settings": config.settings(),
+    return {
         "models": [bench.default.settings(), {tag: judge.settings() for tag, judge in bench.special.items()}],
         "search": {
             identity: [search.gallery, search.max_miss_rate]
             for identity, search in bench.search(config.quality.retrieval).items()
         },
-        "opt_out": OptOut.read(config.opt_out).digest,
-        "evaluation_sets": [digest_of_file(path) for path in config.export.decontaminate.lists],
         "scorers": [scorer.identity() for scorer in scorers(config.quality)],
-        "revisions": {step.value: revision for step, revision in REVISION.items()},
     }
-    return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def finished_alike(dataset: Dataset, fingerprint: str) -> Run | None:
-    """The newest run, if it completed from the same source and settings, and its export is still there."""
+def finished_alike(dataset: Dataset, fingerprint: str, to: Stage) -> Run | None:
+    """The newest run, if it completed from the same source and settings, and what it made is still there."""
     run = last_run(dataset)
     end = run.read("end") if run else None
     if run is None or end is None or end["outcome"] != COMPLETED or end.get("fingerprint") != fingerprint:
         return None
-    return run if _is_whole(dataset, end.get("whole")) else None
+    there = _is_whole(dataset, end.get("whole")) if to is Stage.FINAL else _is_there(run, to)
+    return run if there else None
+
+
+def _is_there(run: Run, stage: Stage) -> bool:
+    """Whether the manifests that a run recorded for a stage are in the store."""
+    done, step = run.stage(stage), Step(stage.value)
+    if done is None:
+        return False
+    paths = {shard.manifests[step] for shard in done.shards}
+    return paths <= set(run.dataset.store.list(layout.manifests_prefix(run.dataset.name, step)))
 
 
 def _is_whole(dataset: Dataset, manifest: str | None) -> bool:

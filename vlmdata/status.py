@@ -30,12 +30,14 @@ def status(dataset: Dataset) -> dict[str, Any]:
     return describe_run(existing_run(dataset))
 
 
-def if_unchanged(dataset: Dataset, config: BuildConfig, listing: Sequence[Shard]) -> dict[str, Any] | None:
+def if_unchanged(
+    dataset: Dataset, config: BuildConfig, listing: Sequence[Shard], to: Stage = Stage.FINAL
+) -> dict[str, Any] | None:
     """The newest run, marked `"unchanged": True`, if it made all that a build of this listing would; else None."""
-    if config.export.path is not None:
+    if to is Stage.FINAL and config.export.path is not None:
         # The copy may be gone, or another's.
         return None
-    done = finished_alike(dataset, fingerprint(dataset, config, listing))
+    done = finished_alike(dataset, fingerprint(dataset, config, listing, to), to)
     return {**describe_run(done), "unchanged": True} if done else None
 
 

@@ -211,7 +211,8 @@ def test_the_demo_without_its_sample(run: Run, tmp_path: Path) -> None:
     assert "no captions.jsonl there" in refused(run, "demo", "--sample", tmp_path)
 
 
-def test_an_unchanged_build_loads_no_orchestrator_and_does_nothing(source: Path) -> None:
+@pytest.mark.parametrize("to", ["04_final", "00_raw"])
+def test_an_unchanged_build_loads_no_orchestrator_and_does_nothing(source: Path, to: str) -> None:
     """The newest run says so; here it is put there by hand."""
     script = """
 import sys
@@ -219,20 +220,24 @@ from vlmdata import cli
 from vlmdata.checkpoint import Dataset
 from vlmdata.config_reading import load_config
 from vlmdata.ingest.listing import list_source
-from vlmdata.runs import COMPLETED, fingerprint, start_run
+from vlmdata.layout import Stage
+from vlmdata.runs import COMPLETED, StageReport, fingerprint, start_run
 config = load_config(sys.argv[1])
 dataset = Dataset(config.store, config.dataset)
-found = fingerprint(dataset, config, list_source(dataset, config))
+to = Stage(sys.argv[2])
+found = fingerprint(dataset, config, list_source(dataset, config), to)
 dataset.store.put("whole", b'{"files": []}')
-start_run(dataset, config).finish(COMPLETED, "", fingerprint=found, whole="whole")
-sys.argv = ["vlmdata", "build", sys.argv[1]]
+run = start_run(dataset, config)
+run.stage_done(StageReport(to))
+run.finish(COMPLETED, "", fingerprint=found, whole="whole")
+sys.argv = ["vlmdata", "build", sys.argv[1], "--to", to.value]
 try:
     cli.main()
 finally:
     heavy = {"prefect", "torch", "great_expectations", "open_clip", "transformers"} & set(sys.modules)
     sys.exit(f"loaded {heavy}" if heavy else 0)
 """
-    done = subprocess.run([sys.executable, "-c", script, str(source)], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", script, str(source), to], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "nothing has changed since, so nothing was done" in done.stdout
 

@@ -106,14 +106,25 @@ def test_only_a_whole_run_of_the_same_is_found(dataset: Dataset, end: dict[str, 
     dataset.store.put("w", b'{"files": []}')
     if end is not None:
         run.record("end", end)
-    assert (finished_alike(dataset, "f") is not None) == found
+    assert (finished_alike(dataset, "f", Stage.FINAL) is not None) == found
+
+
+def test_a_run_of_the_first_stages_is_found_as_long_as_what_it_made_is_there(dataset: Dataset) -> None:
+    path = layout.manifest_path("set", Step.RAW, "key", 0)
+    run = start_run(dataset, CONFIG)
+    run.stage_done(StageReport(Stage.RAW, shards=(Shard("00000", 9, {Step.RAW.value: path}),)))
+    run.finish(COMPLETED, "", fingerprint="f")
+    assert finished_alike(dataset, "f", Stage.RAW) is None
+    dataset.store.put(path, b"{}")
+    assert finished_alike(dataset, "f", Stage.RAW) == run
+    assert finished_alike(dataset, "f", Stage.FILTERED) is None, "that stage was not reached"
 
 
 def test_only_the_newest_run_counts(dataset: Dataset) -> None:
     dataset.store.put("w", b'{"files": []}')
     start_run(dataset, CONFIG).finish(COMPLETED, "", fingerprint="f", whole="w")
     start_run(dataset, CONFIG)
-    assert finished_alike(dataset, "f") is None
+    assert finished_alike(dataset, "f", Stage.FINAL) is None
 
 
 def test_records_hold_no_secret(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
