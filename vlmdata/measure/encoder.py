@@ -80,10 +80,11 @@ class Encoder:
         self.preprocessing = _settings_hash(self.preprocess)
         self._tokenizer = parts.tokenizer
         self.context_length = int(parts.tokenizer.context_length)
-        self._lengths, self._pad = _text_shapes(parts.model, self.context_length)
+        self._pad = masked_padding(parts.model)
+        self._lengths = (*(length for length in TEXT_LENGTHS if length < self.context_length), self.context_length)
         self._transform = image_transform_v2(PreprocessCfg(**self.preprocess), is_train=False)
         self._net = parts.model.to(device)
-        kind = device.split(":")[0]
+        self._kind = kind = device.split(":")[0]
         # A GPU does one batch after the other anyway, and its memory is for one.
         self._turn: AbstractContextManager[Any] = nullcontext() if kind == "cpu" else threading.Lock()
         self._image_batch, self._text_batch = IMAGE_BATCH[kind], TEXT_BATCH[kind]
@@ -172,7 +173,7 @@ class Encoder:
         if padded.ndim == 4:
             # Convolutions run faster in this layout; other models take it as it is.
             padded = padded.contiguous(memory_format=torch.channels_last)
-        low = torch.autocast("cuda", dtype=torch.bfloat16, enabled=self.precision == "bf16")
+        low = torch.autocast(self._kind, dtype=torch.bfloat16, enabled=self.precision == "bf16")
         with self._turn, torch.inference_mode(), low:
             vectors = encode(padded.to(self.device))[: len(rows)]
             unit: Vectors = torch.nn.functional.normalize(vectors.float(), dim=-1).cpu().numpy()
@@ -251,14 +252,12 @@ def device_of(wanted: str) -> str:
     return wanted
 
 
-def _text_shapes(net: Any, context: int) -> tuple[tuple[int, ...], int | None]:
-    """Lengths that texts are padded to, and the padding's token if the tower masks it."""
+def masked_padding(net: Any) -> int | None:
+    """The token that texts are padded with, if the model's text tower masks it; None: what it pads, it reads."""
     from open_clip.hf_model import HFTextEncoder
 
     text = getattr(net, "text", None)
-    if not isinstance(text, HFTextEncoder):
-        return (context,), None
-    return (*(length for length in TEXT_LENGTHS if length < context), context), int(text.config.pad_token_id)
+    return int(text.config.pad_token_id) if isinstance(text, HFTextEncoder) else None
 
 
 def _state_hash(net: Any) -> str:

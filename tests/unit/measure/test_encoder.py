@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from vlmdata.errors import ConfigError
-from vlmdata.measure.encoder import Encoder, load_encoder, model_identity
+from vlmdata.measure.encoder import Encoder, device_of, load_encoder, model_identity, precision_on
 from vlmdata.measure.one_core import one_core_threads
 
 TINY = {
@@ -116,6 +116,32 @@ def test_model_threads_have_one_core_each_and_leave_the_others_alone(starter: En
     assert set(one_core_threads().map(lambda _: torch.get_num_threads(), range(8))) == {1}
     with ThreadPoolExecutor(1) as later:
         assert later.submit(torch.get_num_threads).result() == before == torch.get_num_threads()
+
+
+def test_in_bf16_an_embedding_is_near_the_one_in_fp32_and_as_independent_of_its_batch(
+    starter: Encoder, pictures: np.ndarray, captions: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a GPU computes with, here on the processor, which knows it too."""
+    exact = starter.images(pictures), starter.texts(captions)
+    monkeypatch.setattr(starter, "precision", "bf16")
+    near = starter.images(pictures), starter.texts(captions)
+    for one, other in zip(exact, near, strict=True):
+        assert other.dtype == np.float32 and np.allclose(np.linalg.norm(other, axis=1), 1, atol=1e-6)
+        cosines = (one * other).sum(axis=1)
+        assert cosines.min() > 0.99 and not np.array_equal(one, other)
+    assert np.array_equal(near[0][5:9], starter.images(pictures[5:9]))
+    assert np.array_equal(near[1][5:9], starter.texts(captions[5:9]))
+
+
+def test_a_gpu_is_taken_where_there_is_one_and_computes_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert {wanted: (device_of(wanted), precision_on(wanted)) for wanted in ("auto", "cpu", "cuda", "cuda:1")} == {
+        "auto": ("cuda", "bf16"),
+        "cpu": ("cpu", "fp32"),
+        "cuda": ("cuda", "bf16"),
+        "cuda:1": ("cuda:1", "bf16"),
+    }
 
 
 def test_short_padding_is_the_whole_context_but_for_rounding(starter: Encoder) -> None:

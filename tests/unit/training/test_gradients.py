@@ -176,6 +176,32 @@ def test_a_frozen_tower_that_changed_all_the_same_is_told(configured: Configured
         frozen.verify()
 
 
+def test_a_vision_tower_that_stays_as_it_is_looks_at_a_few_at_a_time(
+    configured: Configured, vit: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair, images = built(configured, vit, learns={"vision": "projection", "text": "frozen"}), batch()[0][:10]
+    encode, sizes = pair.model.encode_image, list[int]()
+    monkeypatch.setattr(pair.model, "encode_image", lambda some: sizes.append(len(some)) or encode(some))
+    whole = torch.nn.functional.normalize(encode(images), dim=-1)
+    assert torch.allclose(pair(images, None)[0], whole, atol=1e-6) and sizes == [4, 4, 2]
+    let_learn(pair.model, ALL)
+    assert torch.allclose(pair(images, None)[0], whole, atol=1e-6) and sizes == [4, 4, 2, 10]
+
+
+def test_padding_that_a_text_tower_masks_is_not_read(configured: Configured, monkeypatch: pytest.MonkeyPatch) -> None:
+    learned = learner(configured(model="starter"))
+    pair, encode, lengths = (
+        Pair(learned.parts.model, low_precision=False, device="cpu"),
+        learned.parts.model.encode_text,
+        [0],
+    )
+    monkeypatch.setattr(pair.model, "encode_text", lambda some: lengths.append(some.shape[1]) or encode(some))
+    for text, length in (("a red card", 16), ("card " * 20, 32), ("card " * 40, 77), ("card " * 200, 77)):
+        tokens = learned.parts.tokenizer(["short", text])
+        whole = torch.nn.functional.normalize(encode(tokens), dim=-1)
+        assert torch.allclose(pair(None, tokens)[1], whole, atol=1e-6) and lengths[-1] == length
+
+
 def test_a_projection_alone_learns(configured: Configured, vit: Path) -> None:
     pair = built(configured, vit, learns={"vision": "projection", "text": "projection"})
     assert set(gradients(pair, [batch()])) == {"visual.proj", "text_projection", "logit_scale"}

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from hashlib import sha256
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from vlmdata.errors import BrokenInvariant, ConfigError
+from vlmdata.measure.encoder import IMAGE_BATCH, TEXT_LENGTHS, masked_padding
 
 VISION, TEXT, LOGIT = "vision", "text", "logit"
 TOWERS = (VISION, TEXT)
@@ -28,6 +29,7 @@ class Pair(nn.Module):
         """Take over an open_clip model; `low_precision` is bf16 autocast."""
         super().__init__()
         self.model = model
+        self._pad = masked_padding(model)
         self._low, self._kind = low_precision, torch.device(device).type
 
     def forward(
@@ -35,9 +37,30 @@ class Pair(nn.Module):
     ) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor | None]:
         """Embeddings (n, dim) of images and of texts, the scale of their cosines, and the bias if the model has one."""
         with torch.autocast(self._kind, dtype=torch.bfloat16, enabled=self._low):
-            seen = None if images is None else self.model.encode_image(images)
-            read = None if tokens is None else self.model.encode_text(tokens)
+            seen = None if images is None else self._seen(images)
+            read = None if tokens is None else self.model.encode_text(self._cut(tokens))
         return _unit(seen), _unit(read), self.model.logit_scale.exp(), getattr(self.model, "logit_bias", None)
+
+    def _seen(self, images: Tensor) -> Tensor:
+        """By a processor and a tower that stays as it is, in parts that its caches hold: three times as fast."""
+        if self._kind != "cpu" or any(True for _ in self._learning_below_projection()):
+            return cast(Tensor, self.model.encode_image(images))
+        parts = torch.split(images, IMAGE_BATCH["cpu"])
+        return torch.cat(
+            [self.model.encode_image(part.contiguous(memory_format=torch.channels_last)) for part in parts]
+        )
+
+    def _learning_below_projection(self) -> Iterator[nn.Parameter]:
+        for name, parameter in self.model.visual.named_parameters(prefix="visual"):
+            if parameter.requires_grad and not _PROJECTION[VISION].match(name):
+                yield parameter
+
+    def _cut(self, tokens: Tensor) -> Tensor:
+        """Less padding that the tower would mask: captions are short, and contexts long."""
+        if self._pad is None:
+            return tokens
+        longest = int((tokens != self._pad).sum(dim=1).max())
+        return tokens[:, : next((length for length in TEXT_LENGTHS if length >= longest), tokens.shape[1])]
 
 
 def _unit(vectors: Tensor | None) -> Tensor | None:
