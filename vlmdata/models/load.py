@@ -45,6 +45,26 @@ def _build_starter(name: str) -> Parts:
     return build()
 
 
+def bridged_starter(name: str) -> Parts:
+    """A starter before its projections were trained (`bridge.lay_bridge`); what is drawn follows torch's seed.
+
+    Raises:
+        ConfigError: a tower is missing, or is not the one that its config names.
+    """
+    from vlmdata.models.starter.bridge import lay_bridge
+    from vlmdata.models.starter.build import check_towers
+
+    if name == starter_multilingual.NAME:
+        from vlmdata.models.starter_multilingual.build import tower_hashes, untrained
+    else:
+        from vlmdata.models.starter.build import tower_hashes, untrained
+    config = read_config(STARTERS[name].CONFIG)
+    check_towers(name, config["towers"], tower_hashes())
+    parts = untrained(config)
+    lay_bridge(parts)
+    return parts
+
+
 def _load_tag(source: ModelSource) -> Parts:
     from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 

@@ -110,7 +110,7 @@ class TrainConfig(Section):
     model: str = Field(description="starter, starter-multilingual, an open_clip name, hf-hub:…, or a folder.")
     pretrained: str | None = Field(
         default=None,
-        description="A tag or a local weights file; null: what a starter or folder has, else new ones.",
+        description="A tag, a weights file, or bridge: a starter's projections anew; null: what is there, or new ones.",
     )
     batch_per_device: PositiveInt = Field(
         default=64, description="Pairs that go through the model at once, on each device."

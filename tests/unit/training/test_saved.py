@@ -12,6 +12,7 @@ from tests.unit.training.conftest import PREPROCESS, VIT, Configured
 from vlmdata.errors import ConfigError
 from vlmdata.models.load import load_parts
 from vlmdata.models.source import describe, resolve
+from vlmdata.models.starter.bridge import class_names
 from vlmdata.training.engine.models import Learner, learner, save_folder, state_of
 
 
@@ -36,6 +37,27 @@ def test_a_starter_that_was_trained_further_is_one(configured: Configured, tmp_p
     assert torch.equal(again.model.encode_text(tokens), learned.parts.model.encode_text(tokens))
     before = load_parts(resolve(name)).model.encode_image(image)
     assert not torch.equal(before, again.model.encode_image(image))
+
+
+@pytest.mark.parametrize("name", ["starter", "starter-multilingual"])
+def test_a_starter_can_begin_before_it_was_trained(configured: Configured, tmp_path: Path, name: str) -> None:
+    one, same, other = (learner(configured(model=name, pretrained="bridge", seed=seed)) for seed in (0, 0, 1))
+    model, classes = one.parts.model, class_names(one.parts)
+    assert not one.from_scratch, "its towers know something"
+    assert torch.equal(model.visual.head.residual[0].weight, same.parts.model.visual.head.residual[0].weight)
+    assert not torch.equal(model.visual.head.residual[0].weight, other.parts.model.visual.head.residual[0].weight)
+    # A picture that is surely of one class lies where the class's name does, less what all names share.
+    places = model.text.proj(classes)
+    certain = torch.nn.functional.one_hot(torch.tensor([0, 7, 999]), 1000).float()
+    assert torch.allclose(model.visual.head.classes(certain), (places - places.mean(0))[[0, 7, 999]], atol=1e-6)
+    assert not model.visual.head.residual(torch.ones(1, 1280)).any(), "it adds nothing yet"
+    again = load_parts(resolve(str(saved(tmp_path / "mine", one))))
+    assert torch.equal(again.model.visual.head.classes.weight, model.visual.head.classes.weight)
+
+
+def test_a_starter_has_no_tags(configured: Configured) -> None:
+    with pytest.raises(ConfigError, match="pretrained = 'openai': starter ships one set of weights; leave it out, or"):
+        learner(configured(model="starter", pretrained="openai"))
 
 
 def test_a_folder_that_claims_to_be_a_starter_which_is_none_is_refused(configured: Configured, tmp_path: Path) -> None:

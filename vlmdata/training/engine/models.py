@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from vlmdata.errors import ConfigError
-from vlmdata.models.load import load_parts, wants_quick_gelu
+from vlmdata.models.load import bridged_starter, load_parts, wants_quick_gelu
 from vlmdata.models.source import (
     BUILT_AS,
     CONFIG_NAME,
@@ -28,6 +28,8 @@ from vlmdata.training.config import TrainConfig
 from vlmdata.training.engine.adapters import add_adapters, merged
 
 WEIGHTS = PREFERRED_WEIGHTS[0]
+BRIDGE = "bridge"
+"""As `pretrained` of a starter: what its projections were before they were trained."""
 SIGLIP_SCALE, SIGLIP_BIAS = 10.0, -10.0
 """Where a sigmoid loss starts (Zhai et al. 2023, 2303.15343)."""
 
@@ -59,6 +61,8 @@ def learner(config: TrainConfig) -> Learner:
     from_scratch = _is_from_scratch(config)
     if from_scratch:
         parts, said = _new(config.model), _said_of_new(config.model)
+    elif config.model in STARTERS and config.pretrained is not None:
+        parts, said = _bridged(config), _said(config)
     else:
         source = resolve(config.model, config.pretrained)
         parts, said = load_parts(source), _said(config)
@@ -66,6 +70,15 @@ def learner(config: TrainConfig) -> Learner:
         said = _with_bias(parts.model, said, from_scratch=from_scratch)
     adapters = add_adapters(parts.model, config.lora) if any(one.text == "lora" for one in config.stages) else 0
     return Learner(parts, {**said, "preprocess_cfg": _json(parts.preprocess)}, from_scratch, adapters)
+
+
+def _bridged(config: TrainConfig) -> Parts:
+    if config.pretrained != BRIDGE:
+        raise ConfigError(
+            f"pretrained = {config.pretrained!r}: {config.model} ships one set of weights; leave it out, or say"
+            f" {BRIDGE} for projections that nothing has trained yet"
+        )
+    return bridged_starter(config.model)
 
 
 def _is_from_scratch(config: TrainConfig) -> bool:
