@@ -11,13 +11,11 @@ The held-out ones, which a hash of their key picks, keep their captions in every
 from __future__ import annotations
 
 import argparse
-import io
-import json
-import tarfile
 from pathlib import Path
 
 import numpy as np
 from starter.stamps import ENGLISH, gallery, stamps
+from starter.tars import write_tar
 
 SHARES = (0, 10, 30, 50)
 VALIDATION_SHARE = 0.2
@@ -49,7 +47,7 @@ def main() -> None:
     items = sorted((key, captions[0]) for key, captions in gallery(found, pictures, ENGLISH))
     for share in SHARES:
         captions = mismatched(items, share / 100)
-        write(options.out / f"{share}", {key: pictures[key].read_bytes() for key, _ in items}, captions)
+        write_tar(options.out / f"{share}", ((key, pictures[key].read_bytes(), [captions[key]]) for key, _ in items))
     (options.out / "train.yaml").write_text(CONFIG, encoding="utf-8")
     print(f"{len(items)} pairs in each of {', '.join(f'{options.out}/{share}' for share in SHARES)}")
 
@@ -63,18 +61,6 @@ def mismatched(items: list[tuple[str, str]], share: float) -> dict[str, str]:
     # The first of one order, so that what is wrong at 10 % is wrong at 30 % as well.
     drawn = [trained[at] for at in np.random.default_rng(0).permutation(len(trained))[: round(share * len(trained))]]
     return captions | {key: captions[other] for key, other in zip(drawn, [*drawn[1:], *drawn[:1]], strict=True)}
-
-
-def write(folder: Path, pictures: dict[str, bytes], captions: dict[str, str]) -> None:
-    """One tar, as WebDataset has it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(folder / "00000.tar", "w") as tar:
-        for key, caption in captions.items():
-            said = json.dumps({"captions": [{"text": caption, "lang": "en"}]}).encode()
-            for suffix, data in (("png", pictures[key]), ("json", said)):
-                member = tarfile.TarInfo(f"{key}.{suffix}")
-                member.size = len(data)
-                tar.addfile(member, io.BytesIO(data))
 
 
 if __name__ == "__main__":

@@ -14,10 +14,11 @@ from starter.features import Towers
 from starter.files import Folder
 from starter.rendering import apart, render, render_stamps
 from starter.stamps import ENGLISH, gallery, stamps
-from starter.training import BATCH, EPOCHS, VIEWS, Item, Pairs, class_names, pairs_of, start_from_bridge, train
+from starter.training import BATCH, EPOCHS, VIEWS, Item, Pairs, pairs_of, train
 from vlmdata.models import starter
 from vlmdata.models.calibration import FILE_NAME, calibrate
 from vlmdata.models.source import read_config
+from vlmdata.models.starter.bridge import lay_bridge
 from vlmdata.models.starter.build import TRAINED, tower_hashes, untrained
 
 # Places among a drawing's captions.
@@ -47,8 +48,7 @@ def main(options: Namespace) -> None:
     described = pairs_of(towers, stamp_pictures, items, 1)
 
     model, folder = towers.parts.model, Folder(options.out, starter.NAME, starter.WEIGHTS.name)
-    start_from_bridge(model.visual.head, class_names(towers))
-    torch.nn.init.eye_(model.text.proj.weight)
+    lay_bridge(towers.parts)
     bridge = table(model, held_out, described)
     train(model, pairs, EPOCHS)
     folder.save(model, TRAINED)

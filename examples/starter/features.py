@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from starter.rendering import view_of
+from vlmdata.models.starter.bridge import sentences
 
 CHUNK = 1_024
 SAVE_EVERY = 8 * CHUNK
@@ -68,20 +69,7 @@ class Towers:
         return np.concatenate(batches)
 
     def _read(self, captions: list[str]) -> Any:
-        import torch
-
-        text, batches = self.parts.model.text, []
-        pad = text.config.pad_token_id
-        order = sorted(range(len(captions)), key=lambda index: len(captions[index]))
-        with torch.inference_mode():
-            for some in _chunks(order, 64):
-                tokens = self.parts.tokenizer([captions[index] for index in some])
-                tokens = tokens[:, : int((tokens != pad).sum(1).max())]
-                mask = (tokens != pad).long()
-                pooled = text.pooler(text.transformer(input_ids=tokens, attention_mask=mask), mask)
-                batches.append(torch.nn.functional.normalize(pooled, dim=-1).numpy())
-        vectors = np.concatenate(batches)
-        return vectors[np.argsort(order)]
+        return sentences(self.parts, captions).numpy()
 
 
 def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:

@@ -10,9 +10,10 @@ from starter.features import Towers
 from starter.files import Folder
 from starter.material import LANGUAGES, Material, gather
 from starter.results import MIN_AUC, Results
-from starter.training import BATCH, VIEWS, blend, class_names, pairs_of, start_from_bridge, train
+from starter.training import BATCH, VIEWS, blend, pairs_of, train
 from vlmdata.models import starter_multilingual
 from vlmdata.models.source import read_config
+from vlmdata.models.starter.bridge import class_names, set_classes
 from vlmdata.models.starter_multilingual.build import TRAINED, tower_hashes, untrained
 
 EPOCHS = 50
@@ -77,4 +78,4 @@ def start(model: Any, towers: Towers, material: Material) -> None:
     with torch.no_grad():
         model.text.proj.mean.copy_(centre)
         torch.nn.init.eye_(model.text.proj.linear.weight)
-        start_from_bridge(model.visual.head, model.text.proj(class_names(towers)))
+        set_classes(model.visual.head, model.text.proj(class_names(towers.parts)))

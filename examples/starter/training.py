@@ -13,25 +13,6 @@ from starter.features import Towers
 EPOCHS, BATCH, RATE, DROPOUT, VIEWS = 20, 512, 1e-3, 0.5, 2
 
 
-def class_names(towers: Towers) -> Any:
-    """Sentence vectors (1000, 384) of ImageNet's classes, as open_clip names them."""
-    import torch
-    from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
-
-    prompts = [f"a photo of a {name}" for name in IMAGENET_CLASSNAMES]
-    known = towers.texts(prompts)
-    return torch.from_numpy(np.stack([known[prompt] for prompt in prompts]))
-
-
-def start_from_bridge(head: Any, names: Any) -> None:
-    """Class names in text space (1000, dim) as the image head: no training yet."""
-    import torch
-
-    with torch.no_grad():
-        head.classes.weight.copy_((names - names.mean(0)).T)
-        head.residual[-1].weight.zero_()
-
-
 @dataclass(frozen=True)
 class Pairs:
     """What the towers said of some pictures and of their captions.
