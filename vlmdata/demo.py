@@ -40,13 +40,14 @@ def config_of(sample: Path, directory: Path) -> BuildConfig:
             # What the starter writes and judges itself proves nothing: held samples stay held.
             "caption": {"model": "starter", "recaption_held": 0},
             # English by the one starter, what the other knows by that; the rest is held (the sample's Japanese).
-            "quality": {"model": "starter", "pretrained": None, "languages": _other_languages()},
+            "quality": {"model": "starter", "pretrained": None, "languages": other_languages()},
         },
         "demo",
     )
 
 
-def _other_languages() -> dict[str, dict[str, Any]]:
+def other_languages() -> dict[str, dict[str, Any]]:
+    """`quality.languages` that lets `starter-multilingual` judge what it knows beside English."""
     known = describe(starter_multilingual.NAME).languages - {"en"}
     return {language: {"model": starter_multilingual.NAME} for language in sorted(known)}
 
