@@ -38,11 +38,8 @@ def load_parts(source: ModelSource) -> Parts:
 
 
 def _build_starter(name: str) -> Parts:
-    if name == starter_multilingual.NAME:
-        from vlmdata.models.starter_multilingual.build import build
-    else:
-        from vlmdata.models.starter.build import build
-    return build()
+    parts: Parts = _starter(name).build()
+    return parts
 
 
 def bridged_starter(name: str) -> Parts:
@@ -54,15 +51,22 @@ def bridged_starter(name: str) -> Parts:
     from vlmdata.models.starter.bridge import lay_bridge
     from vlmdata.models.starter.build import check_towers
 
-    if name == starter_multilingual.NAME:
-        from vlmdata.models.starter_multilingual.build import tower_hashes, untrained
-    else:
-        from vlmdata.models.starter.build import tower_hashes, untrained
-    config = read_config(STARTERS[name].CONFIG)
-    check_towers(name, config["towers"], tower_hashes())
-    parts = untrained(config)
+    config, its = read_config(STARTERS[name].CONFIG), _starter(name)
+    check_towers(name, config["towers"], its.tower_hashes())
+    parts: Parts = its.untrained(config)
     lay_bridge(parts)
     return parts
+
+
+def _starter(name: str) -> Any:
+    """The module that builds it."""
+    if name == starter_multilingual.NAME:
+        from vlmdata.models.starter_multilingual import build
+
+        return build
+    from vlmdata.models.starter import build as english
+
+    return english
 
 
 def _load_tag(source: ModelSource) -> Parts:

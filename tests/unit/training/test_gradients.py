@@ -176,16 +176,25 @@ def test_a_frozen_tower_that_changed_all_the_same_is_told(configured: Configured
         frozen.verify()
 
 
-def test_a_vision_tower_that_stays_as_it_is_looks_at_a_few_at_a_time(
-    configured: Configured, vit: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pair, images = built(configured, vit, learns={"vision": "projection", "text": "frozen"}), batch()[0][:10]
+def looked_at(pair: Pair, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many pictures the tower sees at a time; what comes of it is what comes of all at once."""
     encode, sizes = pair.model.encode_image, list[int]()
-    monkeypatch.setattr(pair.model, "encode_image", lambda some: sizes.append(len(some)) or encode(some))
     whole = torch.nn.functional.normalize(encode(images), dim=-1)
-    assert torch.allclose(pair(images, None)[0], whole, atol=1e-6) and sizes == [4, 4, 2]
-    let_learn(pair.model, ALL)
-    assert torch.allclose(pair(images, None)[0], whole, atol=1e-6) and sizes == [4, 4, 2, 10]
+    with monkeypatch.context() as patch:
+        patch.setattr(pair.model, "encode_image", lambda some: sizes.append(len(some)) or encode(some))
+        assert torch.allclose(pair(images, None)[0], whole, atol=1e-6)
+    return sizes
+
+
+def test_a_tower_that_convolves_and_stays_as_it_is_looks_at_a_few_at_a_time(
+    configured: Configured, resnet: Path, vit: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, still = batch()[0][:10], {"vision": "frozen", "text": "trained"}
+    convolves, attends = (built(configured, folder, learns=still) for folder in (resnet, vit))
+    assert looked_at(convolves, images, monkeypatch) == [4, 4, 2]
+    assert looked_at(attends, images, monkeypatch) == [10]
+    let_learn(convolves.model, ALL)
+    assert looked_at(convolves, images, monkeypatch) == [10]
 
 
 def test_padding_that_a_text_tower_masks_is_not_read(configured: Configured, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,7 @@ class Pair(nn.Module):
         super().__init__()
         self.model = model
         self._pad = masked_padding(model)
+        self._in_parts = torch.device(device).type == "cpu" and bool(_norms(model.visual))
         self._low, self._kind = low_precision, torch.device(device).type
 
     def forward(
@@ -42,8 +43,12 @@ class Pair(nn.Module):
         return _unit(seen), _unit(read), self.model.logit_scale.exp(), getattr(self.model, "logit_bias", None)
 
     def _seen(self, images: Tensor) -> Tensor:
-        """By a processor and a tower that stays as it is, in parts that its caches hold: three times as fast."""
-        if self._kind != "cpu" or any(True for _ in self._learning_below_projection()):
+        """In parts that a processor's caches hold, if it convolves and the tower stays as it is.
+
+        `starter`'s steps of 512 pairs go twice as fast by that (46 against 23 pictures/s on 2 cores);
+        transformers, whose products want many rows, would take a fifth longer.
+        """
+        if not self._in_parts or any(True for _ in self._learning_below_projection()):
             return cast(Tensor, self.model.encode_image(images))
         parts = torch.split(images, IMAGE_BATCH["cpu"])
         return torch.cat(
@@ -117,10 +122,15 @@ def set_modes(model: Any, learns: dict[str, str], *, fixed_norms: bool) -> int:
     for name, module in model.named_modules():
         module.training = bool(name) and learns.get(tower_of(f"{name}."), "frozen") in ("trained", "lora")
     model.training = True
-    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    norms = _norms(model)
     for norm in norms:
         norm.training = norm.training and not fixed_norms
     return sum(not norm.training for norm in norms)
+
+
+def _norms(model: Any) -> list[nn.Module]:
+    """Batch-norm layers: what convolves has them, and transformers have not."""
+    return [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
 
 class Frozen:
