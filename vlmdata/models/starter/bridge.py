@@ -45,7 +45,10 @@ def class_names(parts: Parts) -> Any:
     """Sentence vectors (1000, width) of ImageNet's classes, as open_clip names them."""
     from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
 
-    return sentences(parts, [PROMPT.format(name) for name in IMAGENET_CLASSNAMES])
+    # Two names stand there twice; each is read once.
+    place = {name: row for row, name in enumerate(dict.fromkeys(IMAGENET_CLASSNAMES))}
+    read = sentences(parts, [PROMPT.format(name) for name in place])
+    return read[[place[name] for name in IMAGENET_CLASSNAMES]]
 
 
 def sentences(parts: Parts, texts: Sequence[str]) -> Any:
