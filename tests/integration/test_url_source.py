@@ -254,6 +254,29 @@ def test_a_picture_that_opted_out_later_goes_from_the_next_stage(tmp_path: Path,
     assert not web.requests
 
 
+def test_a_picture_that_looks_like_one_that_opted_out_goes_whatever_lies_beside_it(
+    tmp_path: Path, web: HostileWeb
+) -> None:
+    from vlmdata.here import filter_here
+
+    (tmp_path / "left.txt").write_text("# nobody yet\n")
+    web.pictures["/broken.jpg"] = picture(9)[:300]
+    path = written(tmp_path, web, [*GOOD[:5], "/broken.jpg"], opt_out="left.txt", filter={"min_side": 16})
+    config = load_config(path)
+    dataset = Dataset(config.store, config.dataset)
+    [shard] = filter_here(dataset, config)
+    known = dataset.read(shard, Step.FILTERED, "samples", ["key", "phash"]).to_pylist()
+    phashes = {row["key"]: row["phash"] for row in known}
+    assert len(phashes) == 5
+    within, beyond = 2**config.dedup.max_distance - 1, 2 ** (config.dedup.max_distance + 1) - 1
+    listed = [phashes[web.url(GOOD[1])] ^ within << 30, phashes[web.url(GOOD[3])] ^ beyond << 30]
+    (tmp_path / "left.txt").write_text("".join(f"phash:{phash:016x}\n" for phash in listed))
+    [shard] = filter_here(dataset, config)
+    rejects = dataset.read(shard, Step.FILTERED, "rejects").to_pylist()
+    assert {row["key"]: row["code"] for row in rejects if row["code"] == "opted_out"} == {web.url(GOOD[1]): "opted_out"}
+    assert len(rejects) == 2 and dataset.manifest(shard, Step.FILTERED).samples.kept == 4
+
+
 def test_the_command_tells_and_retries(tmp_path: Path, web: HostileWeb, server: PrefectServer) -> None:
     path = written(tmp_path, web, [*GOOD[:12], "/flaky/1/50.jpg", "/status/404"], filter={"min_side": 16})
 

@@ -34,6 +34,7 @@ class OptedOut:
 
     def _alike(self, phash: pa.ChunkedArray) -> np.ndarray:
         known = np.flatnonzero(np.asarray(phash.is_valid()))
-        hashes, which = np.unique(phash.to_numpy(zero_copy_only=False)[known].astype(np.uint64), return_inverse=True)
+        # Without the gaps: with one, all 64 bits would come as floats, which hold 53.
+        hashes, which = np.unique(phash.drop_null().to_numpy(), return_inverse=True)
         near = pairs_within(hashes, self.radius, against=self.opt_out.phashes)[0]
         return known[np.isin(which, near)]
