@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import shutil
+import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -18,6 +21,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from PIL import Image
 
 from tests.servers.hostile_web import HostileWeb, bomb, double_bomb, hostile_web, picture
 from vlmdata.config import NetworkConfig
@@ -168,6 +172,45 @@ def test_a_body_that_drips_is_waited_for_no_longer_than_agreed(web: HostileWeb) 
     assert (row["code"], row["retryable"]) == ("timeout", True) and time.monotonic() - begun < 10
 
 
+LIMITS = {"connect_timeout_s": 60, "first_byte_timeout_s": 60, "timeout_s": 60, "max_bytes": 2 * 10**9}
+
+
+@pytest.mark.parametrize(
+    ("path", "limit", "detail"),
+    [
+        ("/silent", {"first_byte_timeout_s": 0.5}, "not a byte in time"),
+        # Its bytes are 0.2 s apart.
+        ("/slow-body", {"first_byte_timeout_s": 0.1}, "not a byte in time"),
+        ("/silent", {"timeout_s": 0.5}, "not whole after 0.5 s"),
+        ("/slow-body", {"first_byte_timeout_s": 10, "timeout_s": 0.7}, "not whole after 0.7 s"),
+    ],
+)
+def test_a_silence_and_the_whole_have_a_limit_each(
+    web: HostileWeb, path: str, limit: dict[str, float], detail: str
+) -> None:
+    [row] = fetched(web, path, **{**LIMITS, **limit})
+    assert (row["code"], row["detail"], row["retryable"]) == ("timeout", detail, True)
+    assert row["seconds"] < LIMITS["timeout_s"] / 2
+
+
+@pytest.fixture
+def deaf() -> Iterator[str]:
+    """A server that never lets anybody in: Linux does not answer who knocks while the queue is full."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.2", 0))
+        listener.listen(0)
+        with socket.create_connection(listener.getsockname()):
+            yield f"http://127.0.0.2:{listener.getsockname()[1]}"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others refuse who knocks while the queue is full")
+def test_who_never_lets_us_in_is_waited_for_as_long_as_a_connection_may_take(web: HostileWeb, deaf: str) -> None:
+    [row] = fetched(web, f"{deaf}/x.jpg", **{**LIMITS, "connect_timeout_s": 0.5})
+    assert (row["code"], row["outcome"], row["retryable"]) == ("connect_timeout", "failed", True)
+    assert row["detail"] == "no connection in time" and row["http_status"] is None
+    assert row["seconds"] < LIMITS["timeout_s"] / 2
+
+
 def test_what_cannot_be_asked_is_said(web: HostileWeb) -> None:
     rows = fetched(web, "http://[", "ftp://a.example/x.jpg", "http://127.0.0.2:1/x.jpg", "http://no-such.invalid/x.jpg")
     codes = [(row["code"], row["outcome"]) for row in rows]
@@ -278,6 +321,56 @@ def test_reservations_are_obeyed_unless_told_otherwise(web: HostileWeb) -> None:
     rows = fetched(web, "/noai.jpg", "/tdm.jpg", "/picture/3.jpg", **LAW)
     assert [row["code"] for row in rows] == ["x_robots_tag", "tdm_reservation", None]
     assert [row["outcome"] for row in fetched(web, "/noai.jpg", "/tdm.jpg")] == ["kept", "kept"]
+
+
+def marked(prohibition: str) -> bytes:
+    """A picture whose own metadata says so, in the vocabulary of PLUS."""
+    packet = f"""<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about=""
+      xmlns:plus="http://ns.useplus.org/ldf/xmp/1.0/"
+      plus:DataMining="http://ns.useplus.org/ldf/vocab/{prohibition}"/></rdf:RDF>"""
+    sink = io.BytesIO()
+    Image.open(io.BytesIO(picture(0))).save(sink, "JPEG", xmp=packet.encode())
+    return sink.getvalue()
+
+
+def page(meta: str) -> bytes:
+    """What a server sends instead of a picture."""
+    return f"<!doctype html><html><head>{meta}</head><body>Not a picture.</body></html>".encode()
+
+
+BY_THEMSELVES = {
+    "/prohibited.jpg": marked("DMI-PROHIBITED-AIMLTRAINING"),
+    "/allowed.jpg": marked("DMI-ALLOWED"),
+    "/robots.html": page('<meta name="robots" content="noai, noimageai">'),
+    "/tdm.html": page('<meta name="tdm-reservation" content="1">'),
+    "/plain.html": page('<meta name="robots" content="index, follow">'),
+}
+PICTURES = ["/prohibited.jpg", "/allowed.jpg"]
+
+
+def test_what_a_picture_or_a_page_says_of_itself_is_obeyed(web: HostileWeb) -> None:
+    web.pictures.update(BY_THEMSELVES)
+    rows = fetched(web, *BY_THEMSELVES, obey_headers=True)
+    ends = {path: (row["code"], row["outcome"]) for path, row in zip(BY_THEMSELVES, rows, strict=True)}
+    assert ends == {
+        "/prohibited.jpg": ("tdm_reservation", "rejected"),
+        "/allowed.jpg": (None, "kept"),
+        "/robots.html": ("x_robots_tag", "rejected"),
+        "/tdm.html": ("tdm_reservation", "rejected"),
+        "/plain.html": ("web_page", "failed"),
+    }
+    details = [row["detail"] for row in rows if row["outcome"] == "rejected"]
+    assert details == ["the picture's own metadata reserves it", *["a web page that reserves itself"] * 2]
+    assert not any(row["retryable"] for row in rows)
+
+
+def test_what_they_say_of_themselves_is_not_looked_for_if_nobody_wants_it(web: HostileWeb) -> None:
+    web.pictures.update(BY_THEMSELVES)
+    rows = dict(zip(BY_THEMSELVES, fetched(web, *BY_THEMSELVES, obey_headers=False), strict=True))
+    assert [rows.pop(path)["sha256"] for path in PICTURES] == [
+        sha256(BY_THEMSELVES[path]).hexdigest() for path in PICTURES
+    ]
+    assert {(row["code"], row["outcome"]) for row in rows.values()} == {("web_page", "failed")}
 
 
 def test_a_hosts_tdm_file_is_obeyed(web: HostileWeb) -> None:
