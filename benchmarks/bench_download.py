@@ -79,7 +79,7 @@ def run() -> list[Row]:
             ours.append(_measured(_our_command(root, f"ours{number}"), root))
             theirs.append(_measured(_their_command(root, f"theirs{number}"), root))
         mine, others = _our_pictures(root / "ours0"), _their_pictures(root / "theirs0")
-        return _rows(urls, min(ours), min(theirs), min(bare), mine, others)
+        return [*_rows(urls, min(ours), min(theirs), min(bare), mine, others), _accounted(urls, root / "ours0")]
 
 
 def _rows(urls: list[str], ours: Any, theirs: Any, bare: Any, mine: Counter[str], others: Counter[str]) -> list[Row]:
@@ -93,6 +93,18 @@ def _rows(urls: list[str], ours: Any, theirs: Any, bare: Any, mine: Counter[str]
         ("download, memory / img2dataset", ours[1] / theirs[1], "<= 1", f"{ours[1] >> 20} and {theirs[1] >> 20} MB"),
         ("download, pictures with the same bytes", (mine & others).total() / (n - missing), "= 1", alike),
     ]
+
+
+def _accounted(urls: list[str], store: Path) -> Row:
+    """How many addresses have the outcome that they should have, each once."""
+    tables = (store / "bench" / "00_raw" / "data").rglob("*.parquet")
+    fetches = [pq.read_table(path) for path in tables if "http_status" in pq.read_schema(path).names]
+    found = pa.concat_tables([table.select(["url", "outcome", "http_status"]) for table in fetches])
+    told = dict(zip(found["url"].to_pylist(), found.drop(["url"]).to_pylist(), strict=True))
+    kept, gone = {"outcome": "kept", "http_status": 200}, {"outcome": "failed", "http_status": 404}
+    right = sum(told.get(url) == (gone if "/missing/" in url else kept) for url in urls)
+    said = f"{found.num_rows:,} rows: {Counter(found['http_status'].to_pylist())}"
+    return ("download, addresses accounted for", right / max(len(urls), found.num_rows), "= 1", said)
 
 
 @contextmanager

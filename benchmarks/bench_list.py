@@ -6,6 +6,7 @@ Nothing is downloaded: in the place of the web stands a function that gives each
 from __future__ import annotations
 
 import json
+import resource
 import sys
 import tempfile
 import time
@@ -25,11 +26,13 @@ from vlmdata.schema import FETCHES, filled
 
 ROWS, SHARD_SIZE = 1_000_000, 1_000
 BOUND_S = 10.0
+FEW_ROWS, MEMORY_BOUND = 100_000, 1.5
 
 
 def run() -> list[Row]:
     """(name, seconds, bound, remark): of the list as it was, of one that has grown by a row, and of the command."""
     with tempfile.TemporaryDirectory(prefix="vlmdata-bench-") as name:
+        peaks = [_peak_of_listing(Path(name) / str(rows), rows) for rows in (FEW_ROWS, ROWS)]
         folder = Path(name)
         _write_list(folder, ROWS)
         config = _write_config(folder)
@@ -56,7 +59,20 @@ def run() -> list[Row]:
             "",
             "read as a whole; its new row is left",
         ),
+        (
+            f"listing {ROWS:,} rows / {FEW_ROWS:,}: memory",
+            peaks[1] / peaks[0],
+            f"<= {MEMORY_BOUND:g}",
+            f"{peaks[1] / 1e6:,.0f} and {peaks[0] / 1e6:,.0f} MB at their peaks",
+        ),
     ]
+
+
+def _peak_of_listing(folder: Path, rows: int) -> float:
+    """Bytes that a process which reads and cuts a list holds at most."""
+    folder.mkdir()
+    _write_list(folder, rows)
+    return _in_a_process("list", _write_config(folder))["peak"]
 
 
 def _write_list(folder: Path, rows: int) -> None:
@@ -103,6 +119,15 @@ def _look(path: Path) -> dict[str, float]:
     return {"seconds": time.perf_counter() - start, "shards": len(shards), "done": len(done)}
 
 
+def _list(path: Path) -> dict[str, float]:
+    from vlmdata.checkpoint import Dataset
+    from vlmdata.ingest.listing import list_source
+
+    config = parsed(path)
+    list_source(Dataset(config.store, config.dataset), config)
+    return {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+
+
 def _ingest(path: Path) -> None:
     """00_raw as downloads would leave it."""
     from vlmdata.checkpoint import Dataset
@@ -137,7 +162,8 @@ def _made_up(network: NetworkConfig, opt_out: OptOut, rows: pa.Table) -> Iterato
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "ingest":
-        _ingest(Path(sys.argv[2]))
+    how, config_file = sys.argv[1], Path(sys.argv[2])
+    if how == "ingest":
+        _ingest(config_file)
     else:
-        print(json.dumps(_look(Path(sys.argv[2]))))
+        print(json.dumps({"look": _look, "list": _list}[how](config_file)))
