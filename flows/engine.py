@@ -12,6 +12,7 @@ from prefect import Task
 from prefect.client.schemas.objects import State
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
+from flows.worker_processes import outcomes
 from tasks.job import Job, raise_named
 from vlmdata import progress
 from vlmdata.captioning.watching import spending_told
@@ -20,6 +21,8 @@ from vlmdata.config import BuildConfig
 from vlmdata.errors import BuildIncomplete
 from vlmdata.ingest.shards import AT_ONCE
 from vlmdata.layout import Step
+
+_WORKERS = os.cpu_count() or 1
 
 
 class Engine:
@@ -59,10 +62,10 @@ class Engine:
             progress.done(step, sum(shard.rows for shard in known))
         waiting = [shard for shard in shards if shard.name not in finished]
         with self._watched(step):
-            futures = [runner.submit(task, {"shard": shard, "job": self.job, **more}) for shard in waiting]
-            for shard, future in zip(waiting, futures, strict=True):
-                future.wait()
-                state = future.state
+            for shard, state in outcomes(runner, task, waiting, {"job": self.job, **more}, _WORKERS):
+                if state is None:
+                    self._lost[shard.name] = f"{step}: its process was killed, for want of memory perhaps"
+                    continue
                 raise_named(state)
                 if state.is_completed():
                     finished[shard.name] = state.result()
@@ -90,8 +93,9 @@ class Engine:
         """
         if self._lost:
             name, reason = next(iter(self._lost.items()))
+            what = "1 shard" if len(self._lost) == 1 else f"{len(self._lost):,} shards"
             raise BuildIncomplete(
-                f"{len(self._lost)} shards lost before {before} (shard {name}: {reason}); "
+                f"{what} lost before {before} (shard {name}: {reason}); "
                 "the others are safe, run the same build again to do just these"
             )
 
@@ -115,13 +119,12 @@ def _reader(config: BuildConfig) -> TaskRunner[Any] | None:
 
 
 def _task_runner(engine: str) -> TaskRunner[Any]:
-    workers = os.cpu_count() or 1
     if engine == "processes":
-        return ProcessPoolTaskRunner(max_workers=workers)
+        return ProcessPoolTaskRunner(max_workers=_WORKERS)
     if engine == "ray":
         from prefect_ray import RayTaskRunner
 
         # Connects to RAY_ADDRESS, or starts Ray on this machine, where nobody looks at a dashboard of one build.
         runner: TaskRunner[Any] = RayTaskRunner(init_kwargs={"include_dashboard": False})
         return runner
-    return ThreadPoolTaskRunner(max_workers=workers)
+    return ThreadPoolTaskRunner(max_workers=_WORKERS)

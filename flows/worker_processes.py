@@ -1,0 +1,81 @@
+"""Shards tried by processes of which one may be killed: what it had is tried again, and costs no other shard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor
+from typing import Any
+
+from prefect import Task
+from prefect.client.schemas.objects import State
+from prefect.futures import PrefectFuture
+from prefect.task_runners import TaskRunner
+
+from vlmdata.checkpoint import Shard
+
+Ended = State[Any] | None
+"""How a shard's task ended; None: its process was killed."""
+
+
+def outcomes(
+    runner: TaskRunner[Any], task: Task[..., Shard], shards: Sequence[Shard], given: Mapping[str, Any], workers: int
+) -> Iterator[tuple[Shard, Ended]]:
+    """How the task ended for each shard; None: every process that tried it was killed.
+
+    Prefect's own tries are made in the process that works, so they end with it, and with one process goes the
+    whole pool. (Ray starts another by itself.) Whoever was killed is among those that were begun: these are tried
+    alone, as often as the task may be, and what had only been queued goes on beside each other.
+
+    Args:
+        given: What the task is called with besides its shard.
+        workers: Processes of the pool.
+    """
+    waiting = list(shards)
+    while waiting:
+        broken = list[Shard]()
+        for shard, ended in _tried(runner, task, waiting, given):
+            if ended is None:
+                broken.append(shard)
+            else:
+                yield shard, ended
+        if broken:
+            _renew(runner)
+        # As many again may have been handed over, in any order.
+        begun, waiting = broken[: 2 * workers + 1], broken[2 * workers + 1 :]
+        for shard in begun:
+            yield shard, _alone(runner, task, shard, given)
+
+
+def _alone(runner: TaskRunner[Any], task: Task[..., Shard], shard: Shard, given: Mapping[str, Any]) -> Ended:
+    for _ in range(max(1, task.retries)):
+        [(_, ended)] = _tried(runner, task, [shard], given)
+        if ended is not None:
+            return ended
+        _renew(runner)
+    return None
+
+
+def _tried(
+    runner: TaskRunner[Any], task: Task[..., Shard], shards: Sequence[Shard], given: Mapping[str, Any]
+) -> Iterator[tuple[Shard, Ended]]:
+    futures = [runner.submit(task, {"shard": shard, **given}) for shard in shards]
+    for shard, future in zip(shards, futures, strict=True):
+        yield shard, _ended(future)
+
+
+def _ended(future: PrefectFuture[Any]) -> Ended:
+    try:
+        future.wait()
+    except BrokenExecutor:
+        return None
+    return future.state
+
+
+def _renew(runner: TaskRunner[Any]) -> None:
+    """Another pool in the place of the one that broke."""
+    messages = getattr(runner, "_subprocess_message_queue", None)
+    if messages is not None:
+        # The process that was killed may have held the queue's lock: at its end, ours would wait for it for ever.
+        messages.cancel_join_thread()
+    runner.__exit__(None, None, None)
+    runner.__enter__()
