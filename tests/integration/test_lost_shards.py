@@ -9,12 +9,12 @@ import pytest
 from prefect import flow, task
 
 from flows.engine import Engine, once
-from tasks.job import Job, named_failures
+from tasks.job import SHARD, Job, named_failures
 from tests.integration.prefect_server import PrefectServer, used_here
 from vlmdata import progress
 from vlmdata.checkpoint import Shard
 from vlmdata.config_reading import parse_config
-from vlmdata.errors import BuildIncomplete, SourceError
+from vlmdata.errors import BuildIncomplete, ConfigError, SourceError, StoreError
 from vlmdata.layout import Step
 
 pytestmark = pytest.mark.integration
@@ -115,6 +115,35 @@ def test_with_all_shards_lost_there_is_no_going_on() -> None:
 def test_a_mistake_of_the_person_stops_everything() -> None:
     with pytest.raises(SourceError, match="one line"):
         run(lambda engine: engine.each(mistake, SHARDS, Step.RAW))
+
+
+@pytest.mark.parametrize("failure", [StoreError("the store is away"), OSError("the disk is gone")], ids=repr)
+def test_what_failed_on_our_side_once_is_done_by_prefects_own_second_try(failure: Exception) -> None:
+    tries: list[str] = []
+    found = run(lambda engine: engine.each(failing_at_first(failure, tries), SHARDS[:2], Step.RAW))
+    assert [shard.name for shard in found] == ["00000", "00001"]
+    assert sorted(tries) == ["00000", "00000", "00001", "00001"]
+
+
+def test_a_mistake_of_the_person_is_not_tried_again() -> None:
+    tries: list[str] = []
+    with pytest.raises(ConfigError, match="one line"):
+        run(lambda engine: engine.each(failing_at_first(ConfigError("one line"), tries), SHARDS[:1], Step.RAW))
+    assert tries == ["00000"]
+
+
+def failing_at_first(failure: Exception, tries: list[str]) -> Any:
+    """A task with the settings that every shard's has, but for its pauses, which fails at its first try of each."""
+
+    @task(**{**SHARD, "retry_delay_seconds": 0})
+    @named_failures
+    def work(shard: Shard, job: Job) -> Shard:
+        tries.append(shard.name)
+        if tries.count(shard.name) == 1:
+            raise failure
+        return shard
+
+    return work
 
 
 def test_nothing_lost_nothing_said() -> None:
