@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import socket
 import threading
+from base64 import b64decode
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from tests.servers.faults import CAPTIONED, PERMANENT, REFUSED, TRANSIENT, FaultServer, caption, fault_server, picture
+from tests.servers.faults import (
+    CAPTIONED,
+    PERMANENT,
+    REFUSED,
+    TRANSIENT,
+    FaultServer,
+    _number,
+    caption,
+    colour,
+    fault_server,
+    picture,
+)
 from vlmdata.captioning import line as lines
 from vlmdata.captioning.backoff import Backoff
 from vlmdata.captioning.endings import Waits
 from vlmdata.captioning.journal.grants import Limits
+from vlmdata.captioning.prompts import load_prompt
 from vlmdata.captioning.shards import caption_shard
 from vlmdata.checkpoint import Counts, Dataset, Result, Shard, run_once
 from vlmdata.config import CaptionConfig
@@ -52,11 +68,19 @@ def dataset(tmp_path: Path) -> Dataset:
     return Dataset(str(tmp_path / "store"), "faults")
 
 
+Size = tuple[int, int]
+
+
 def make_shard(
-    dataset: Dataset, numbers: range, captioned: frozenset[int] = frozenset(), license_: str = "CC0"
+    dataset: Dataset,
+    numbers: range,
+    captioned: frozenset[int] = frozenset(),
+    license_: str = "CC0",
+    sizes: Mapping[int, Size] | None = None,
 ) -> Shard:
-    """A shard as stage 01 leaves it; `captioned` samples have two original captions."""
-    images = [picture(number) for number in numbers]
+    """A shard as stage 01 leaves it; `captioned` samples have two original captions, and 64 px those not in `sizes`."""
+    all_sizes = [(sizes or {}).get(number, (64, 64)) for number in numbers]
+    images = [drawn(number, size) for number, size in zip(numbers, all_sizes, strict=True)]
     ids = [f"{number:032x}" for number in numbers]
     shas = [sha256(image).hexdigest() for image in images]
     samples = filled(
@@ -67,8 +91,8 @@ def make_shard(
         sha256=pa.array(shas),
         license=license_,
         format="PNG",
-        width=64,
-        height=64,  # px
+        width=pa.array([width for width, _ in all_sizes]),
+        height=pa.array([height for _, height in all_sizes]),
     )
     owners = [id_ for id_, number in zip(ids, numbers, strict=True) if number in captioned for _ in range(2)]
     texts = [f"original {place}" for place in range(len(owners))]
@@ -81,6 +105,13 @@ def make_shard(
     reads = [license_, *shas, *owners]
     counts = Counts(came=len(owners), kept=len(owners))
     return run_once(dataset, shard, Step.FILTERED, reads, {}, lambda _: Result(filtered, n, counts))
+
+
+def drawn(number: int, size: Size) -> bytes:
+    """A picture of any size in px, width first."""
+    sink = BytesIO()
+    Image.new("RGB", size, colour(number)).save(sink, "PNG")
+    return sink.getvalue()
 
 
 def config(server: FaultServer, **changes: object) -> CaptionConfig:
@@ -376,6 +407,43 @@ def test_the_request_is_what_the_api_documents(server: FaultServer, dataset: Dat
     assert text == {"type": "text", "text": "Was ist das?"}
     assert image["image_url"]["url"].startswith("data:image/png;base64,")
     assert "authorization" not in server.headers[0]
+
+
+def test_of_small_pictures_alone_the_prompt_says_so_and_so_do_their_captions(
+    server: FaultServer, dataset: Dataset
+) -> None:
+    """The shorter side counts, and that of the original: what is sent may be smaller."""
+    sizes = {1: (255, 900), 2: (900, 255), 3: (256, 256), 4: (2048, 256)}
+    shard = caption_shard(dataset, make_shard(dataset, range(5), sizes=sizes), config(server), HASTY)
+    said = load_prompt("alt-text").low_resolution
+    assert said and _told(server, said) == {0: True, 1: True, 2: True, 3: False, 4: False}
+    origins = {
+        int(row["id"], 16): row["origin"].split("|")[2:]
+        for row in dataset.read(shard, Step.CAPTIONED, "captions").to_pylist()
+    }
+    assert origins == {0: ["low-resolution"], 1: ["low-resolution"], 2: ["low-resolution"], 3: [], 4: []}
+
+
+def _told(server: FaultServer, words: str) -> dict[int, bool]:
+    """Of which pictures the captioner was told so."""
+    return {_number(body): words in body["messages"][0]["content"][0]["text"] for body in server.bodies}
+
+
+def test_how_much_was_sent_is_written_down(server: FaultServer, dataset: Dataset) -> None:
+    """As it went over the wire: of a picture that was made smaller, what it was made to."""
+    prices = {"m": {"input": 1.0, "output": 10.0, "image_tokens": 1000}}
+    asked = config(server, prompt="Was ist das für eins?", low_resolution_below=0, prices=prices)
+    shard = caption_shard(dataset, make_shard(dataset, range(2), sizes={1: (1024, 512)}), asked, HASTY)
+    sent = {_number(body): _picture_in(body) for body in server.bodies}
+    rows = dataset.read(shard, Step.CAPTIONED, "attempts").to_pylist()
+    assert [(row["sent_width"], row["sent_height"]) for row in rows] == [(64, 64), (512, 256)]
+    assert [row["sent_bytes"] for row in rows] == [len(sent[0]), len(sent[1])]
+    assert sent[0] == picture(0) and sent[1].startswith(b"\xff\xd8"), "as it is, and a JPEG"
+    assert [row["sent_tokens"] for row in rows] == [1000 + 22 + 64] * 2, "the picture's, the words' bytes, a frame"
+
+
+def _picture_in(body: dict[str, Any]) -> bytes:
+    return b64decode(body["messages"][0]["content"][1]["image_url"]["url"].partition(",")[2])
 
 
 QUICK = [fault for fault in (*TRANSIENT, *PERMANENT, *REFUSED, "ok") if not fault.startswith("429_")]

@@ -7,6 +7,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -183,7 +184,9 @@ def test_a_plan_in_words(command: Command, faults: FaultServer, tmp_path: Path) 
 def test_the_ledger_and_a_retry_of_one_class_then_of_all(command: Command, faults: FaultServer, tmp_path: Path) -> None:
     faults.scripts = {1: ["500"] * 4, 2: ["400"], 3: ["refusal"], 4: ["echo_key"]}
     config = write_set(tmp_path, faults.base_url, 6, {2: "a caption of its own"}, policy="all")
+    begun = datetime.now(UTC)
     built = command("build", config, *TO_CAPTIONS)
+    ended = datetime.now(UTC)
     assert (built.code, built.err.count("vlmdata:")) == (4, 1)
     assert "caption_transient" in built.out, "the funnel comes first"
     asked = {0: 1, 1: 4, 2: 1, 3: 1, 4: 1, 5: 1}
@@ -197,6 +200,9 @@ def test_the_ledger_and_a_retry_of_one_class_then_of_all(command: Command, fault
         ("02_captioned", "refused", 200, 1),
         ("02_captioned", "transient", 500, 4),
     ]
+    # The store keeps milliseconds, and may have cut some off.
+    begun = begun.replace(microsecond=begun.microsecond // 1000 * 1000)
+    assert all(begun <= datetime.fromisoformat(row["time"]) <= ended for row in ledger)
     counts = funnel(command, tmp_path)["stages"]["02_captioned"]
     assert (counts["kept"], counts["failed"]) == (3, 3), "one has its original caption and is kept"
     assert (counts["captions"]["in"], counts["captions"]["failed"]) == (7, 4)
@@ -216,6 +222,7 @@ def test_the_ledger_and_a_retry_of_one_class_then_of_all(command: Command, fault
     story = json.loads(command("explain", "3.png", *where(tmp_path), "--json").out)
     [attempt] = story["stages"][2]["facts"]["asked"]
     assert attempt["prompt"].startswith("alt-text@") and (attempt["attempt"], attempt["sent_width"]) == (2, 320)
+    assert attempt["sent_bytes"] == (tmp_path / "pictures" / "3.png").stat().st_size and attempt["sent_tokens"] > 0
     assert sent(attempt) == [(1, 1, "refused"), (2, 1, None)]
     story = json.loads(command("explain", "1.png", *where(tmp_path), "--json").out)
     [attempt] = story["stages"][2]["facts"]["asked"]
