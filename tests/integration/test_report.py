@@ -19,9 +19,11 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from tests.integration.processes import environment, free_port, started, vlmdata, wait_until
 from tests.integration.reported import ENGLISH, FRENCH, HOSTILE_NAME, two_nights
 from tests.servers.faults import fault_server
+from tests.unit.conftest import encode, make_tiny, picture, png
 from vlmdata.checkpoint import Dataset
+from vlmdata.layout import Stage, Step
 from vlmdata.report.make import make_report
-from vlmdata.runs import existing_run
+from vlmdata.runs import existing_run, start_run
 
 pytestmark = pytest.mark.integration
 
@@ -165,6 +167,12 @@ def test_it_opens_from_disk_and_tells_of_the_whole_run(reported: Reported, chrom
         assert page.evaluate("document.images.length") > 20 and page.evaluate(broken) == 0
         assert page.evaluate("[...document.images].every(one => one.alt)")
 
+        rejected = {"Too small": "20 px, bound 40", "Caption does not match": "score 0.100, bound 0.200"}
+        for title, measured in rejected.items():
+            expect(gallery(page, "rejected", title).locator(".measure:visible")).to_have_text([measured])
+        went = page.locator("#duplicates .card").filter(has_text="shop/again.png")
+        expect(went.locator(".fate:visible")).to_have_text("went: the same hash")
+
         refused = gallery(page, "captions", "Captioner refused")
         expect(refused.locator(".key")).to_have_text(["press/refused.png"])
         expect(refused.locator(".card")).to_contain_text("I cannot describe this.")
@@ -195,6 +203,21 @@ def test_it_opens_from_disk_and_tells_of_the_whole_run(reported: Reported, chrom
         pairs = {row[0]: row for row in rows(page, "alignment", "Each pair of languages")}
         assert pairs["fr"][3:] == ["10", "0.286", "–", "7", "3", "0"]
         assert pairs["en"][3:] == ["20", "0.360", "–", "17", "2", "1"]
+
+
+def test_a_near_duplicate_says_how_many_bits_away_it_is(chromium: Browser, tmp_path: Path) -> None:
+    raw = make_tiny(tmp_path, {"stays.png": png(0), "goes.png": encode(picture(0, 48, 40))}, {}).ingested()
+    filtered, run = raw.filtered(), start_run(raw.dataset, raw.config)
+    run.stage_done(raw.report(Stage.RAW))
+    run.stage_done(filtered.report(Stage.FILTERED))
+    [bits] = [int(row["value"]) for row in filtered.rows(Step.FILTERED, "rejects")]
+    assert bits > 1
+    (tmp_path / "page.html").write_bytes(make_report(run))
+    with opened(chromium, (tmp_path / "page.html").as_uri()) as watched:
+        walked(watched.page)
+        went = watched.page.locator("#duplicates .card").filter(has_text="goes.png")
+        expect(went.locator(".fate:visible")).to_have_text(f"went: {bits} bits away")
+        expect(went.locator(".measure:visible")).to_have_text(f"{bits} bits, bound 8")
 
 
 def test_nothing_outside_could_be_asked_if_it_wanted_to(reported: Reported, chromium: Browser) -> None:

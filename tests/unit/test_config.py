@@ -62,6 +62,10 @@ def written(folder: Path, text: str) -> Path:
             {"export": {"formats": ["tar"]}},
             "export.formats.0 = 'tar': expected 'webdataset', 'parquet', 'llava', 'mds' or 'lance'",
         ),
+        (
+            {"export": {"splits": {"train": 0.5, "test": 0.4}}},
+            "export.splits = {'train': 0.5, 'test': 0.4}: expected shares that add up to 1, not 0.9",
+        ),
         ({"quality": {"languages": {False: {"model": "m"}}}}, "expected text as keys, not False; put it in quotes"),
         ({"shard_size": "many"}, "shard_size = 'many': expected a valid integer"),
     ],
