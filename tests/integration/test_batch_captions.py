@@ -23,6 +23,7 @@ from tests.integration.processes import wait_until
 from tests.integration.test_captioning import make_shard, outcomes
 from tests.integration.warm import Forked
 from tests.servers.batches import BatchServer, Dialect, batch_server, picture_caption
+from tests.servers.faults import picture
 from vlmdata.captioning import batch_fetching
 from vlmdata.captioning.backoff import Backoff
 from vlmdata.captioning.batch_records import BatchRecords
@@ -510,15 +511,7 @@ def test_pictures_that_do_not_decode_are_not_sent(server: BatchServer, dataset: 
 
 def with_a_damaged_one(dataset: Dataset, number: int) -> Shard:
     """Pictures of which the last is cut short."""
-    from tests.servers import faults
-
-    def cut(each: int, side: int = 64) -> bytes:
-        whole = faults.picture(each, side)
-        return whole[:40] if each == number else whole
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tests.integration.test_captioning.picture", cut)
-        return make_shard(dataset, range(number + 1))
+    return make_shard(dataset, range(number + 1), pictures={number: picture(number)[:40]})
 
 
 @pytest.mark.parametrize("moment", ["handing in", "polling"])

@@ -77,10 +77,15 @@ def make_shard(
     captioned: frozenset[int] = frozenset(),
     license_: str = "CC0",
     sizes: Mapping[int, Size] | None = None,
+    pictures: Mapping[int, bytes] | None = None,
 ) -> Shard:
-    """A shard as stage 01 leaves it; `captioned` samples have two original captions, and 64 px those not in `sizes`."""
+    """A shard as stage 01 leaves it; `captioned` samples have two original captions.
+
+    A picture that `pictures` has not is drawn in its colour, in the size that `sizes` says in px, or 64 x 64.
+    """
     all_sizes = [(sizes or {}).get(number, (64, 64)) for number in numbers]
-    images = [drawn(number, size) for number, size in zip(numbers, all_sizes, strict=True)]
+    drawings = [drawn(number, size) for number, size in zip(numbers, all_sizes, strict=True)]
+    images = [(pictures or {}).get(number, drawing) for number, drawing in zip(numbers, drawings, strict=True)]
     ids = [f"{number:032x}" for number in numbers]
     shas = [sha256(image).hexdigest() for image in images]
     samples = filled(

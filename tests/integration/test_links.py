@@ -140,9 +140,8 @@ def small(number: int, side: int = 48) -> bytes:
     return sink.getvalue()
 
 
-def shard_of(dataset: Dataset, pictures: list[bytes], patch: pytest.MonkeyPatch) -> Shard:
-    patch.setattr("tests.integration.test_captioning.picture", lambda number: pictures[number])
-    return make_shard(dataset, range(len(pictures)))
+def shard_of(dataset: Dataset, pictures: list[bytes]) -> Shard:
+    return make_shard(dataset, range(len(pictures)), pictures=dict(enumerate(pictures)))
 
 
 def sent_now(dataset: Dataset) -> list[str]:
@@ -155,10 +154,10 @@ def in_batches(poll_s: float = 0.02) -> Waits:
 
 
 def test_a_captioner_gets_by_link_what_it_would_get_in_the_request(
-    captioner: Captioner, dataset: Dataset, dialect: Dialect, monkeypatch: pytest.MonkeyPatch
+    captioner: Captioner, dataset: Dataset, dialect: Dialect
 ) -> None:
     pictures = [turned(1), small(2), faults.picture(3)]
-    before = shard_of(dataset, pictures, monkeypatch)
+    before = shard_of(dataset, pictures)
     shard = caption_shard(dataset, before, config(captioner, provider=dialect), HASTY)
     assert set(outcomes(dataset, shard).values()) == {("captioned", None, 1)}
     carried = {(one.data, one.media_type) for one in (for_sending(picture, MAX_SIDE) for picture in pictures)}
@@ -170,10 +169,8 @@ def test_a_captioner_gets_by_link_what_it_would_get_in_the_request(
     assert sent_now(dataset) == []
 
 
-def test_a_link_is_signed_holds_no_secret_and_ends(
-    captioner: Captioner, dataset: Dataset, s3: S3, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    caption_shard(dataset, shard_of(dataset, [small(1)], monkeypatch), config(captioner, timeout_s=7), HASTY)
+def test_a_link_is_signed_holds_no_secret_and_ends(captioner: Captioner, dataset: Dataset, s3: S3) -> None:
+    caption_shard(dataset, shard_of(dataset, [small(1)]), config(captioner, timeout_s=7), HASTY)
     (fetched,) = captioner.fetched
     said = parse_qs(urlsplit(fetched.url).query)
     assert 7 < int(said["X-Amz-Expires"][0]) < 3600, "as long as it may be asked about, and not for ever"
@@ -193,21 +190,17 @@ def test_a_link_is_signed_holds_no_secret_and_ends(
 
 
 @pytest.mark.parametrize("fault", ["500", "400", "hang"])
-def test_nothing_stays_after_failures(
-    captioner: Captioner, dataset: Dataset, fault: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_stays_after_failures(captioner: Captioner, dataset: Dataset, fault: str) -> None:
     captioner.script = [fault] * 99
-    before = shard_of(dataset, [small(number) for number in range(3)], monkeypatch)
+    before = shard_of(dataset, [small(number) for number in range(3)])
     shard = caption_shard(dataset, before, config(captioner, max_retries=1, timeout_s=0.6), HASTY)
     failures = {failure for _, failure, _ in outcomes(dataset, shard).values()}
     assert failures == {"permanent" if fault == "400" else "transient"}
     assert len(captioner.fetched) >= 3 and sent_now(dataset) == []
 
 
-def test_nothing_stays_after_a_refused_key_or_an_interruption(
-    captioner: Captioner, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = shard_of(dataset, [small(number) for number in range(6)], monkeypatch)
+def test_nothing_stays_after_a_refused_key_or_an_interruption(captioner: Captioner, dataset: Dataset) -> None:
+    before = shard_of(dataset, [small(number) for number in range(6)])
     captioner.script = ["401"] * 99
     with pytest.raises(ConfigError, match="is refused"):
         caption_shard(dataset, before, config(captioner), HASTY)
@@ -247,10 +240,8 @@ def test_a_folder_has_no_links(captioner: Captioner, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value) and not captioner.fetched
 
 
-def test_a_batch_has_its_pictures_until_its_end(
-    batches: BatchServer, dataset: Dataset, dialect: Dialect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = shard_of(dataset, [turned(number) for number in range(5)], monkeypatch)
+def test_a_batch_has_its_pictures_until_its_end(batches: BatchServer, dataset: Dataset, dialect: Dialect) -> None:
+    before = shard_of(dataset, [turned(number) for number in range(5)])
     batches.polls = 10**6
     there: list[int] = []
 
@@ -272,9 +263,9 @@ def test_a_batch_has_its_pictures_until_its_end(
 
 @pytest.mark.parametrize("how", ["killed", "interrupted"])
 def test_a_batch_keeps_its_pictures_when_its_run_ends_before_it(
-    batches: BatchServer, dataset: Dataset, how: str, monkeypatch: pytest.MonkeyPatch
+    batches: BatchServer, dataset: Dataset, how: str
 ) -> None:
-    before = shard_of(dataset, [small(number) for number in range(4)], monkeypatch)
+    before = shard_of(dataset, [small(number) for number in range(4)])
     batches.polls = 10**6
     settings = config(batches, batch=True)
     with stopped(how, batches):
@@ -302,10 +293,8 @@ def stopped(how: str, server: BatchServer) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("fault", ["401", "503", "failed"])
-def test_a_batch_that_is_not_taken_leaves_nothing(
-    batches: BatchServer, dataset: Dataset, fault: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = shard_of(dataset, [small(number) for number in range(4)], monkeypatch)
+def test_a_batch_that_is_not_taken_leaves_nothing(batches: BatchServer, dataset: Dataset, fault: str) -> None:
+    before = shard_of(dataset, [small(number) for number in range(4)])
     if fault == "failed":
         batches.ending, batches.errors = "failed", [{"code": "model_not_found", "message": "no model m"}]
     batches.faults = {"upload": [fault] * 3} if fault.isdigit() else {}
