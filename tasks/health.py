@@ -5,12 +5,12 @@ from __future__ import annotations
 from base64 import b64encode
 
 from prefect import get_run_logger, task
-from prefect.artifacts import create_image_artifact, create_markdown_artifact
+from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 
 from tasks.job import ONCE, Job, artifact_key, named_failures
 from vlmdata.health.drift import drift
 from vlmdata.health.measure import measure_health
-from vlmdata.health.render import as_markdown, warnings
+from vlmdata.health.render import as_markdown, as_rows, warnings
 from vlmdata.health.saved import SCORES_PNG, health_path, previous, save
 
 
@@ -24,6 +24,9 @@ def report_health(job: Job) -> list[str]:
     save(job.run, health)
     create_markdown_artifact(
         key=artifact_key(job, "health"), markdown=as_markdown(health, moved), description="Health of what was kept"
+    )
+    create_table_artifact(
+        key=artifact_key(job, "distributions"), table=as_rows(health), description="Images and captions, counted"
     )
     # In the artifact itself: a browser reaches no store.
     picture = b64encode(job.dataset.store.get(health_path(job.run, SCORES_PNG))).decode()

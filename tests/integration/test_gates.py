@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from vlmdata.config import BuildConfig, GatesConfig
 from vlmdata.config_reading import parse_config
 from vlmdata.errors import GateFailed
 from vlmdata.health.measure import measure_health
+from vlmdata.health.saved import SCORES_PNG, health_path
 from vlmdata.layout import GATES_PAGE, Stage, run_file
 from vlmdata.quality.retrieval import measure_retrieval
 from vlmdata.runs import Run, existing_run, start_run
@@ -152,6 +156,30 @@ def test_a_figure_that_warns_is_said_and_the_build_goes_on(server: PrefectServer
     assert b"**Too few to tell.** " in run.dataset.store.get(f"{end['export']}/README.md")
     [shown] = newest_artifacts(server, "sample-retrieval")
     assert "too few to tell" in shown["data"]
+
+
+def test_what_moved_since_the_run_before_is_said_and_shown(
+    server: PrefectServer, undisturbed: Built, sample: Path, tmp_path: Path
+) -> None:
+    """Of a copy of the undisturbed build, of which a rule has become stricter."""
+    shutil.copytree(undisturbed.config["store"], tmp_path / "store")
+    changed = config_of(sample, str(tmp_path / "store"), filter={"min_side": 400})
+    done = build(write_config(tmp_path / "config.yaml", changed))
+    assert done.returncode == 0, done.stderr
+    run = newest(tmp_path)
+    moved = "outcome of 01_filtered moved since the run before"
+    [warning] = [said for said in (run.read("end") or {})["warnings"] if moved in said]
+    assert "kept went from" in warning and done.stdout.count(moved) == 1
+    [page], [table], [picture] = (
+        newest_artifacts(server, f"sample-{name}") for name in ("health", "distributions", "scores")
+    )
+    assert page["type"] == "markdown" and "### Since the run before" in page["data"]
+    assert "| `outcome of 01_filtered` | `kept` |" in page["data"]
+    counted = measure_health(run).distribution("size")
+    sides = {row["value"]: row["count"] for row in json.loads(table["data"]) if row["counted"] == "Shorter side"}
+    assert table["type"] == "table" and sides == {name: str(n) for name, n in counted.items()}
+    shown = b64decode(picture["data"].removeprefix("data:image/png;base64,"))
+    assert picture["type"] == "image" and shown == run.dataset.store.get(health_path(run, SCORES_PNG))
 
 
 def newest_artifacts(server: PrefectServer, key: str) -> list[dict[str, Any]]:

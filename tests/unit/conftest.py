@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import settings
 from PIL import Image
@@ -154,12 +155,17 @@ class Tiny:
         return found
 
 
+_CONTEXT = 77
+"""Tokens that the model reads."""
+
+
 def given_scores(dataset: Dataset, shard: Shard, scores: Mapping[str, float | None]) -> Shard:
     """The checkpoint that a model would leave."""
     captions = dataset.read(shard, Step.CAPTIONED, "captions")
     values = [scores.get(text, 0.5) for text in captions["text"].to_pylist()]
     known = {"score": pa.array(values, pa.float32()), "language": captions["lang"].fill_null("en")}
     known["tokens"] = pa.array([2 * len(text) for text in captions["text"].to_pylist()], pa.int32())
+    known["truncated"] = pc.greater(known["tokens"], _CONTEXT)
     table = filled(SCORES, len(values), id=captions["id"], caption_id=captions["caption_id"], model="given", **known)
     counts = Counts(came=len(values), kept=len(values))
     key = step_key(Step.SCORES, captions["caption_id"].to_pylist(), [str(value) for value in values])

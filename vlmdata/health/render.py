@@ -79,6 +79,16 @@ def as_sections(health: Health, without: Collection[str] = ()) -> str:
     return "\n\n".join(_markdown(section) for name, section in named if section.rows and name not in without)
 
 
+def as_rows(health: Health) -> list[dict[str, str]]:
+    """One row for each value of what images and captions are counted by."""
+    sections = [_distribution(health, what) for what in _TITLES]
+    return [
+        {"counted": section.title, "value": _plain(value), "count": count, "share": share}
+        for section in sections
+        for value, count, share in section.rows
+    ]
+
+
 def _markdown(section: _Section) -> str:
     rows = [[_cell(text, place in section.said) for place, text in enumerate(row)] for row in section.rows]
     table = [section.head, ["---"] * len(section.head), *rows]

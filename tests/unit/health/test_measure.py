@@ -138,6 +138,15 @@ def test_captions_without_a_score(tiny: Callable[..., Any], pictures: Any) -> No
     shown(health)
 
 
+def test_captions_that_their_model_cut_are_counted(tiny: Callable[..., Any], pictures: Any) -> None:
+    """Of all that 03 looked at, whether it kept them or not."""
+    source = {"a.png": pictures.png(1), "b.png": pictures.png(2, 48, 64)}
+    said = {"a.png": ["short", "x" * 40, "y" * 50], "b.png": ["z" * 60, "w" * 20]}
+    health = measure_health(built(tiny(source, said), Stage.CHECKED, {"z" * 60: -1.0}))
+    assert (health.figures["captions_truncated"], health.figures["captions"]) == (3, 4)
+    assert any(line.split() == ["captions", "truncated", "3"] for line in as_lines(health))
+
+
 def test_a_lost_checkpoint_is_said_in_one_line(tiny: Callable[..., Any], pictures: Any) -> None:
     run = built(tiny({"a.png": pictures.png(1)}, {"a.png": ["a"]}), Stage.FILTERED)
     [shard] = run.stage(Stage.FILTERED).shards  # type: ignore[union-attr]

@@ -66,6 +66,8 @@ def test_varieties_count_as_their_language() -> None:
         ["佢哋喺公園度玩緊波，隻狗就瞓咗喺度。", "孩子们在公园里踢足球，一只狗睡在旁边。"]
     )
     assert cantonese == chinese == primary("zh-TW") == primary("wuu") == primary("ZH_Hant") == "zh"
+    [(egyptian, share)] = identify(["انا مش عارف ايه اللي حصل امبارح في الشارع ده بس الناس كلها كانت واقفه"])
+    assert egyptian == primary("arz") == primary("ary") == "ar" and share > 0.9, "the shares of all varieties together"
     assert primary("nb-NO") == primary("nn") == "no"
     assert knows("yue") and not knows("gsw") and not knows("xx")
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import pytest
+
 from vlmdata.config import LanguageModel, QualityConfig
 from vlmdata.layout import Stage, Step
+from vlmdata.quality import languages
 from vlmdata.quality.bands import judge_shard
 from vlmdata.quality.languages import tell
 from vlmdata.quality.scores import score_shard
@@ -27,6 +31,29 @@ def test_what_is_not_labelled_has_the_language_that_it_is_surely_in() -> None:
     told = tell([None, None, None], [GERMAN, "Fahrrad", "1234 5678 9012 3456 7890"], "en")
     assert [one.language for one in told] == ["de", "en", "en"]
     assert [one.identified for one in told] == ["de", None, None]
+
+
+@pytest.mark.parametrize(
+    ("text", "probability", "contradicted"),
+    [
+        ("a text of 20 letters", 0.9, True),
+        ("a text of 20 letters", np.nextafter(0.9, 0), False),
+        ("a text of 19 letter", 1.0, False),
+        ("", 1.0, False),
+    ],
+)
+def test_from_20_characters_and_a_probability_of_9_tenths_a_text_is_believed(
+    text: str, probability: float, contradicted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(languages, "identify", lambda texts: [("nl", probability)] * len(texts))
+    [declared, undeclared] = tell(["en", None], [text, text], "de")
+    assert declared.contradicted is contradicted and declared.identified == ("nl" if contradicted else None)
+    assert declared.language == "en" and undeclared.language == ("nl" if contradicted else "de")
+
+
+def test_egyptian_arabic_contradicts_no_arabic() -> None:
+    text = "الراجل ده راح السوق النهارده عشان يجيب العيش والجبنه لولاده الصغيرين"
+    assert [one.contradicted for one in tell(["ar", "arz", "en"], [text] * 3, "en")] == [False, False, True]
 
 
 def test_a_short_text_and_a_language_that_cannot_be_named_contradict_nothing() -> None:

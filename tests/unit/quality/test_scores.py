@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,10 @@ from vlmdata import progress
 from vlmdata.config import LanguageModel, QualityConfig
 from vlmdata.layout import Stage, Step
 from vlmdata.models.starter_multilingual import NAME as MULTILINGUAL
+from vlmdata.quality import embeddings
 from vlmdata.quality.bands import judge_shard
 from vlmdata.quality.embeddings import column_vectors, vector_column
+from vlmdata.quality.pictures import opened
 from vlmdata.quality.scores import cosine, score_shard
 
 STARTER = QualityConfig(model="starter", pretrained=None, accept_above=0.3, reject_below=0.1, device="cpu")
@@ -168,6 +172,30 @@ def test_a_caption_over_the_context_is_counted(pictures: Any, tiny: Callable[...
     [manifest] = [scored.dataset.manifest(shard, Step.SCORES) for shard in scored.shards]
     assert manifest.facts["truncated"] == 1
     assert [row["truncated"] for row in scored.rows(Step.SCORES, "scores")] == [False, True]
+
+
+@pytest.mark.parametrize("mirrored", [None, 0.1], ids=["plain", "mirrored too"])
+def test_a_picture_that_is_not_embedded_fails_alone(
+    pictures: Any, tiny: Callable[..., Any], mirrored: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It decoded in stage 01 and no longer does: its sample fails with a reason, and those of its batch are as ever."""
+    files = {f"{seed}.png": pictures.png(seed) for seed in range(4)}
+    built = tiny(files, {name: ["a red square", "noise"] for name in files}, shard_size=4)
+    captioned = built.ingested().filtered().captioned()
+    config = STARTER.model_copy(update={"accept_above": -1.0, "reject_below": -1.0, "printed_text_drop": mirrored})
+    whole = captioned.each(score_shard, config).rows(Step.SCORES, "scores")
+    shutil.rmtree(Path(built.config.store) / built.config.dataset / Stage.CHECKED)
+    monkeypatch.setattr(embeddings, "opened", lambda data: None if data == files["2.png"] else opened(data))
+    scored = captioned.each(score_shard, config)
+    lost = next(row["id"] for row in captioned.rows(Step.CAPTIONED, "samples") if row["key"] == "2.png")
+    rows = scored.rows(Step.SCORES, "scores")
+    assert [math.isnan(row["score"]) for row in rows] == [row["id"] == lost for row in rows]
+    assert [row for row in rows if row["id"] != lost] == [row for row in whole if row["id"] != lost]
+    judged = scored.each(judge_shard, config)
+    report = judged.report(Stage.CHECKED)
+    assert (report.samples.kept, report.samples.failed, report.captions.kept, report.captions.failed) == (3, 1, 6, 2)
+    assert (report.reasons, report.caption_reasons) == ({"not_embedded": 1}, {"not_embedded": 2})
+    assert {row["key"] for row in judged.rows(Step.CHECKED, "samples")} == {"0.png", "1.png", "3.png"}
 
 
 def test_one_model_may_judge_two_languages_with_bounds_of_their_own(captioned: Any) -> None:
