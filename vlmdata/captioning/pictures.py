@@ -14,6 +14,7 @@ JPEG_QUALITY = 90
 # Where Pillow keeps a place, a time, a name: not for a stranger's server.
 _PERSONAL = {"exif", "xmp", "XML:com.adobe.xmp", "photoshop", "comment"}
 _ORIENTATION = 0x0112
+_ON_ITS_SIDE = {5, 6, 7, 8}
 
 
 class UnsendablePicture(ValueError):
@@ -47,13 +48,14 @@ def for_sending(original: bytes, max_side: int) -> Picture:
     try:
         with Image.open(BytesIO(original)) as image:
             kind = MEDIA_TYPES.get(image.format or "")
-            small = max(image.size) <= max_side
+            size, small = _fitting(image.size, max_side), max(image.size) <= max_side
             # A JPEG decodes to half or a quarter of its size in as much less time.
             image.draft("RGB", (max_side, max_side))
             image.load()
             if kind and small and _plain(image):
                 return Picture(original, kind, image.width, image.height)
-            return _jpeg(upright_rgb(image), max_side)
+            turned = image.getexif().get(_ORIENTATION, 1) in _ON_ITS_SIDE
+            return _jpeg(upright_rgb(image), size[::-1] if turned else size)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UnsendablePicture(f"the picture does not decode: {error}") from error
 
@@ -70,10 +72,16 @@ def _plain(image: Any) -> bool:
     )
 
 
-def _jpeg(image: Image, max_side: int) -> Picture:
+def _fitting(size: tuple[int, int], max_side: int) -> tuple[int, int]:
+    scale = min(1.0, max_side / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _jpeg(image: Image, size: tuple[int, int]) -> Picture:
     from PIL.Image import Resampling
 
-    image.thumbnail((max_side, max_side), Resampling.LANCZOS)
+    if image.size != size:
+        image = image.resize(size, Resampling.LANCZOS)
     sink = BytesIO()
     image.save(sink, "JPEG", quality=JPEG_QUALITY)
-    return Picture(sink.getvalue(), MEDIA_TYPES["JPEG"], image.width, image.height)
+    return Picture(sink.getvalue(), MEDIA_TYPES["JPEG"], *size)
