@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import shutil
 import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -122,6 +125,46 @@ def test_a_night_that_is_killed_about_its_publishing_is_made_up_for(
     again = set_.publish()
     assert (again.number, again.samples, again.changes.added) == (2, 6, 1)
     assert numbers(set_.dataset) == [1, 2], "what was published is not published twice"
+
+
+def test_whichever_write_of_a_night_fails_the_rerun_goes_on(
+    growing: Callable[..., Any], pictures: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of every attempt one more object is written, and the disk fails at the next."""
+    set_ = growing({f"{n}.png": pictures.png(n) for n in range(4)})
+    set_.publish()
+    set_.add({"late.png": pictures.png(20), "0.png": pictures.png(21)})
+    set_.remove("3.png")
+    store = Path(set_.dataset.store_url)
+    shutil.copytree(store, before := store.with_name("before"))
+    whole = set_.publish()
+    shutil.rmtree(store)
+    shutil.copytree(before, store)
+    run, failures, link = set_.begin(), 0, os.link
+    found: Version | None = None
+    while found is None:
+        assert failures < 200, "it goes on"
+        room = threading.Semaphore(1)
+
+        def link_once(source: str, target: Path, room: threading.Semaphore = room) -> None:
+            if not room.acquire(blocking=False):
+                raise OSError(errno.EIO, "Input/output error")
+            try:
+                link(source, target)
+            except FileExistsError:  # nothing was written
+                room.release()
+                raise
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "link", link_once)
+            try:
+                found = set_.publish(run=run)
+            except StoreError as error:
+                assert error.exit_code == 2 and "\n" not in str(error) and "Input/output error" in str(error)
+                assert numbers(set_.dataset) == [1], "not even a part of it is published"
+                failures += 1
+    assert failures > 20 and numbers(set_.dataset) == [1, 2]
+    assert found.same_content(whole) and found.changes == whole.changes and found.export == whole.export
 
 
 def test_a_version_that_is_not_there(growing: Callable[..., Any], pictures: Any) -> None:
