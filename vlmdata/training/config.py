@@ -141,6 +141,12 @@ class TrainConfig(Section):
     seed: NonNegativeInt = Field(default=0, le=2**31 - 1, description="Decides order, crops, captions and new weights.")
     loss: Literal["clip", "siglip"] = Field(default="clip", description="Softmax over the batch, or a sigmoid a pair.")
     weight_decay: NonNegativeFloat = Field(default=0.1, description="AdamW's, of matrices.")
+    projection_dropout: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of the vision tower's features that a projection which learns is not shown, at random.",
+    )
     max_grad_norm: PositiveFloat = Field(default=1.0, description="Gradients are scaled down to this norm.")
     gradient_checkpointing: bool | None = Field(
         default=None, description="Compute activations twice instead of keeping them; null: over 1 B parameters."

@@ -58,9 +58,12 @@ def check(config: TrainConfig) -> None:
 
 def _train(config: TrainConfig, here: Place, title: str) -> dict[str, Any]:
     from vlmdata.training.engine.models import learner
+    from vlmdata.training.engine.pair import hide_features
 
     batch = batch_of(config, here.devices)
     learned = learner(config)
+    if config.projection_dropout:
+        hide_features(learned.parts.model, config.projection_dropout)
     check_preprocessing(config, learned.parts.preprocess)
     samples = _opened(config, here)
     stages = stages_of(config, len(samples.rows(TRAIN)), batch.effective, from_scratch=learned.from_scratch)
@@ -177,6 +180,8 @@ def _first_sentences(
         f"loss: {config.loss}; logit_scale is kept at 100 or below",
         f"read by {workers_for(config.workers)} processes",
     ]
+    if config.projection_dropout:
+        said.append(f"the vision projection learns with {config.projection_dropout:g} of its features hidden")
     if config.flip and samples.sided:
         said.append(f"flip: off for {samples.sided:,} pairs, whose captions say left or right")
     return said

@@ -16,7 +16,7 @@ from vlmdata.training.engine.gradcache import backward
 from vlmdata.training.engine.losses import alignment, loss_of, uniformity
 from vlmdata.training.engine.memory import checkpoint_gradients, kept_bytes
 from vlmdata.training.engine.models import learner
-from vlmdata.training.engine.pair import Frozen, Pair, let_learn, set_modes, tower_of
+from vlmdata.training.engine.pair import Frozen, Pair, hide_features, let_learn, set_modes, tower_of
 from vlmdata.training.engine.step import optimizer_for
 
 PAIRS = 12
@@ -214,6 +214,42 @@ def test_padding_that_a_text_tower_masks_is_not_read(configured: Configured, mon
 def test_a_projection_alone_learns(configured: Configured, vit: Path) -> None:
     pair = built(configured, vit, learns={"vision": "projection", "text": "projection"})
     assert set(gradients(pair, [batch()])) == {"visual.proj", "text_projection", "logit_scale"}
+
+
+def test_a_projection_that_learns_is_not_shown_all_features(configured: Configured) -> None:
+    model = learner(configured(model="starter", pretrained="bridge")).parts.model
+    pair, images = Pair(model, low_precision=False, device="cpu"), torch.randn(2, 3, 224, 224)
+    features = model.visual.trunk(images)
+    shown: list[torch.Tensor] = []
+    hide_features(model, 0.25)
+    model.visual.head.residual[0].register_forward_pre_hook(lambda _, given: shown.append(given[0].detach()))
+
+    def seen(vision: str, seed: int = 0) -> torch.Tensor:
+        learns = {"vision": vision, "text": "frozen"}
+        let_learn(model, learns)
+        set_modes(model, learns, fixed_norms=True)
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            pair(images, None)
+        return shown[-1]
+
+    one, same, other = seen("projection"), seen("projection"), seen("projection", seed=1)
+    hidden = (one == 0) & (features != 0)
+    assert torch.equal(one, same) and not torch.equal(one, other)
+    assert 0.2 < float(hidden.sum() / (features != 0).sum()) < 0.3
+    assert torch.allclose(one[~hidden], features[~hidden] / 0.75, atol=1e-5), "as much in all as before"
+    assert not torch.equal(hidden[0], hidden[1]), "others of each picture"
+    assert torch.allclose(seen("frozen"), features, atol=1e-5)
+    seen("projection")
+    pair.eval()
+    pair(images, None)
+    assert torch.allclose(shown[-1], features, atol=1e-5), "what is measured is the whole model"
+
+
+def test_a_projection_that_is_no_layer_hides_nothing(configured: Configured, vit: Path) -> None:
+    model = learner(configured(model=str(vit))).parts.model
+    with pytest.raises(ConfigError, match=r"projection_dropout: .* no layer .* leave it 0"):
+        hide_features(model, 0.5)
 
 
 def test_a_tower_without_a_projection_is_told(configured: Configured, resnet: Path) -> None:

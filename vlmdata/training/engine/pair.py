@@ -108,6 +108,31 @@ def learning(model: Any, tower: str) -> Iterator[nn.Parameter]:
     return (p for name, p in model.named_parameters() if tower_of(name) == tower and p.requires_grad)
 
 
+def hide_features(model: Any, share: float) -> None:
+    """Where the vision projection learns, show it a part of the tower's features at a time (dropout, Srivastava 2014).
+
+    A projection alone, on a tower that stays as it is, soon knows a few thousand pictures by heart.
+
+    Args:
+        model: An open_clip model.
+        share: Of the features, drawn anew for each picture and step; what is left is scaled up.
+
+    Raises:
+        ConfigError: the projection is no layer of its own.
+    """
+    head = getattr(model.visual, "head", None)
+    if not isinstance(head, nn.Module) or not list(head.parameters()):
+        raise ConfigError(
+            "projection_dropout: the model's vision projection is no layer with features before it; leave it 0"
+        )
+
+    def hide(layer: nn.Module, given: tuple[Tensor]) -> tuple[Tensor]:
+        learns = any(parameter.requires_grad for parameter in layer.parameters())
+        return (nn.functional.dropout(given[0], share, training=model.training and learns),)
+
+    head.register_forward_pre_hook(hide)
+
+
 def set_modes(model: Any, learns: dict[str, str], *, fixed_norms: bool) -> int:
     """Training mode for towers that learn as a whole; evaluation mode for others, so no dropout and fixed statistics.
 
