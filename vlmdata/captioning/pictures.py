@@ -81,7 +81,7 @@ def _jpeg(image: Image, size: tuple[int, int]) -> Picture:
     from PIL.Image import Resampling
 
     if image.size != size:
-        image = image.resize(size, Resampling.LANCZOS)
+        image = image.resize(size, Resampling.LANCZOS, reducing_gap=2.0)  # Pillow's own for thumbnails
     sink = BytesIO()
     image.save(sink, "JPEG", quality=JPEG_QUALITY)
     return Picture(sink.getvalue(), MEDIA_TYPES["JPEG"], *size)
