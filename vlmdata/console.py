@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -189,7 +190,7 @@ def _spent(told: dict[str, Any]) -> str | None:
     if not spent or not spent["requests"]:
         return None
     tokens = f"{spent['input_tokens']:,} input and {spent['output_tokens']:,} output tokens"
-    money = "" if spent["cost"] is None else f", {_dollars(spent['cost'])}"
+    money = "" if spent["cost"] is None else f", {dollars(spent['cost'])}"
     return f"Spent on captions, over all runs: {_several(spent['requests'], 'request')}, {tokens}{money}"
 
 
@@ -229,8 +230,8 @@ def print_plan(plan: CaptionPlan, config: CaptionConfig) -> None:
     takes = [
         ("input tokens, about", f"{plan.input_tokens:,}"),
         ("output tokens, about", f"{plan.output_tokens:,}"),
-        ("cost, about", _dollars(plan.cost)),
-        ("cost at most", _dollars(plan.cost_at_worst)),
+        ("cost, about", dollars(plan.cost)),
+        ("cost at most", dollars(plan.cost_at_worst)),
         ("time, about", _duration(plan.minutes)),
     ]
     print_lines([f"Captions by {config.model or 'no model yet (caption.model is not set)'}:"])
@@ -244,7 +245,7 @@ def print_plan(plan: CaptionPlan, config: CaptionConfig) -> None:
 def _account(plan: CaptionPlan) -> list[tuple[str, str]]:
     limits = [
         ("requests sent", plan.paid_requests, "caption.max_requests", plan.max_requests, _count),
-        ("spent", plan.paid_cost, "caption.max_cost", plan.max_cost, _dollars),
+        ("spent", plan.paid_cost, "caption.max_cost", plan.max_cost, dollars),
     ]
     return [
         (name, told(spent) + ("" if limit is None else f" of {told(limit)} ({key})"))
@@ -275,11 +276,11 @@ def _count(number: float | None) -> str:
     return "unknown" if number is None else f"{number:,}"
 
 
-def _dollars(amount: float | None) -> str:
+def dollars(amount: float | None) -> str:
     """Cents where it is dollars; where it is less, four figures that count."""
     if amount is None:
         return "unknown"
-    return f"${amount:,.2f}" if amount >= 1 or amount == 0 else f"${amount:.4g}"
+    return f"${amount:,.2f}" if amount >= 1 or amount == 0 else f"${Decimal(f'{amount:.4g}'):f}"
 
 
 def _duration(minutes: float) -> str:

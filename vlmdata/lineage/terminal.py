@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from vlmdata.console import visible
+from vlmdata.console import dollars, visible
 from vlmdata.layout import Stage
 from vlmdata.lineage.rules import NEAR
 
@@ -157,7 +157,7 @@ def _captioned(facts: Row, rules: Sequence[Row]) -> Iterator[Line]:
 def _spent(one: Row) -> str:
     requests = f"attempt {one['attempt']}, {one['requests']} request{'' if one['requests'] == 1 else 's'}"
     cost = one.get("cost_in_all", one.get("cost"))
-    return ", ".join([requests, *_tokens(one), *([f"${cost:,.6g}"] if cost is not None else [])])
+    return ", ".join([requests, *_tokens(one), *([dollars(cost)] if cost is not None else [])])
 
 
 def _tokens(one: Row) -> list[str]:
@@ -165,7 +165,7 @@ def _tokens(one: Row) -> list[str]:
 
 
 def _request(one: Row) -> str:
-    cost = [f"${one['cost']:,.6g}"] if "cost" in one else [f"at most ${one['cost_at_most']:,.6g}"]
+    cost = [dollars(one["cost"])] if "cost" in one else [f"at most {dollars(one['cost_at_most'])}"]
     status = [f"HTTP {one['http_status']}"] if "http_status" in one else []
     seconds = [f"{one['seconds']:.1f} s"] if "seconds" in one else []
     words = [one["message"]] if one.get("message") else []
