@@ -157,7 +157,9 @@ def _captioned(facts: Row, rules: Sequence[Row]) -> Iterator[Line]:
 def _spent(one: Row) -> str:
     requests = f"attempt {one['attempt']}, {one['requests']} request{'' if one['requests'] == 1 else 's'}"
     cost = one.get("cost_in_all", one.get("cost"))
-    return ", ".join([requests, *_tokens(one), *([dollars(cost)] if cost is not None else [])])
+    # Requests and tokens are the last attempt's.
+    money = [] if cost is None else [dollars(cost) + (" in all" if len(one.get("requests_sent", ())) > 1 else "")]
+    return ", ".join([requests, *_tokens(one), *money])
 
 
 def _tokens(one: Row) -> list[str]:
