@@ -12,7 +12,7 @@ from prefect import Task
 from prefect.client.schemas.objects import State
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
-from flows.worker_processes import outcomes
+from flows.worker_processes import let_go, outcomes
 from tasks.job import Job, raise_named
 from vlmdata import progress
 from vlmdata.captioning.watching import spending_told
@@ -43,6 +43,7 @@ class Engine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        let_go(self._runner)
         self._open.__exit__(kind, error, trace)
 
     def each(

@@ -24,7 +24,8 @@ def outcomes(
 
     Prefect's own tries are made in the process that works, so they end with it, and with one process goes the
     whole pool. (Ray starts another by itself.) Whoever was killed is among those that were begun: these are tried
-    alone, as often as the task may be, and what had only been queued goes on beside each other.
+    alone, one after another, as often as the task may be, and what had only been queued goes on beside each other.
+    Where none of them lives alone, the others would not either, and are not tried.
 
     Args:
         given: What the task is called with besides its shard.
@@ -42,8 +43,14 @@ def outcomes(
             _renew(runner)
         # As many again may have been handed over, in any order.
         begun, waiting = broken[: 2 * workers + 1], broken[2 * workers + 1 :]
+        lived = not begun
         for shard in begun:
-            yield shard, _alone(runner, task, shard, given)
+            ended = _alone(runner, task, shard, given)
+            lived = lived or ended is not None
+            yield shard, ended
+        if not lived:
+            yield from ((shard, None) for shard in waiting)
+            return
 
 
 def _alone(runner: TaskRunner[Any], task: Task[..., Shard], shard: Shard, given: Mapping[str, Any]) -> Ended:
@@ -71,11 +78,15 @@ def _ended(future: PrefectFuture[Any]) -> Ended:
     return future.state
 
 
-def _renew(runner: TaskRunner[Any]) -> None:
-    """Another pool in the place of the one that broke."""
+def let_go(runner: TaskRunner[Any]) -> None:
+    """Have a pool's end wait for no lock: a process that was killed may have held that of its messages' queue."""
     messages = getattr(runner, "_subprocess_message_queue", None)
     if messages is not None:
-        # The process that was killed may have held the queue's lock: at its end, ours would wait for it for ever.
         messages.cancel_join_thread()
+
+
+def _renew(runner: TaskRunner[Any]) -> None:
+    """Another pool in the place of the one that broke."""
+    let_go(runner)
     runner.__exit__(None, None, None)
     runner.__enter__()

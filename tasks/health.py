@@ -7,7 +7,7 @@ from base64 import b64encode
 from prefect import get_run_logger, task
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 
-from tasks.job import ONCE, Job, artifact_key, named_failures
+from tasks.job import ONCE, Job, artifact_key, as_words, named_failures
 from vlmdata.health.drift import drift
 from vlmdata.health.measure import measure_health
 from vlmdata.health.render import as_markdown, as_rows, warnings
@@ -26,7 +26,9 @@ def report_health(job: Job) -> list[str]:
         key=artifact_key(job, "health"), markdown=as_markdown(health, moved), description="Health of what was kept"
     )
     create_table_artifact(
-        key=artifact_key(job, "distributions"), table=as_rows(health), description="Images and captions, counted"
+        key=artifact_key(job, "distributions"),
+        table=as_words(as_rows(health), "value"),
+        description="Images and captions, counted",
     )
     # In the artifact itself: a browser reaches no store.
     picture = b64encode(job.dataset.store.get(health_path(job.run, SCORES_PNG))).decode()

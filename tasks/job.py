@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -20,6 +20,7 @@ from vlmdata import errors
 from vlmdata.checkpoint import Dataset
 from vlmdata.config import BuildConfig
 from vlmdata.errors import ConfigError, StoreError, VlmdataError
+from vlmdata.export.markdown import code
 from vlmdata.runs import Run
 from vlmdata.store import open_store
 
@@ -141,3 +142,11 @@ def artifact_key(job: Job, name: str) -> str:
     """Artifact keys may hold lower-case letters, digits and dashes only."""
     text = f"{job.config.dataset}-{name}".lower()
     return "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in text)
+
+
+def as_words(rows: Sequence[Mapping[str, Any]], *columns: str) -> list[dict[str, Any]]:
+    """A table artifact's rows, with what strangers wrote as code: Prefect reads each cell as markdown."""
+    return [
+        {name: code(value) if name in columns and value is not None else value for name, value in row.items()}
+        for row in rows
+    ]

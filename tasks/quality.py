@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from prefect import task
 from prefect.artifacts import create_table_artifact
 
-from tasks.job import ONCE, SHARD, Job, artifact_key, named_failures
+from tasks.job import ONCE, SHARD, Job, artifact_key, as_words, named_failures
 from vlmdata.checkpoint import Shard
 from vlmdata.quality import bands, scores
 from vlmdata.quality.pairs import measure_pairs
@@ -33,4 +33,8 @@ def report_languages(job: Job, shards: Sequence[Shard]) -> None:
     """Say how well captions match for each pair of languages, beside the run and as a table."""
     rows = measure_pairs(job.dataset, shards, job.config.quality).to_pylist()
     job.run.record("languages", {"pairs": rows})
-    create_table_artifact(key=artifact_key(job, "languages"), table=rows, description="Scores, by pair of languages")
+    create_table_artifact(
+        key=artifact_key(job, "languages"),
+        table=as_words(rows, "language", "source_language", "model"),
+        description="Scores, by pair of languages",
+    )

@@ -12,7 +12,7 @@ from expectations.docs import write_docs
 from expectations.gate import check_gates, check_run, check_stage
 from expectations.verdict import recorded
 from tasks import pace
-from tasks.job import ONCE, Job, address_of, artifact_key, dataset_of, named_failures, pages_url
+from tasks.job import ONCE, Job, address_of, artifact_key, as_words, dataset_of, named_failures, pages_url
 from vlmdata import runs
 from vlmdata.checkpoint import Shard, encode_parquet
 from vlmdata.config import BuildConfig
@@ -111,7 +111,9 @@ def check_retrieval(job: Job, shards: Sequence[Shard]) -> None:
         for row in group[:10]
     ]
     create_table_artifact(
-        key=artifact_key(job, "retrieval-worst"), table=rows, description="Where images miss their captions"
+        key=artifact_key(job, "retrieval-worst"),
+        table=as_words(rows, "name"),
+        description="Where images miss their captions",
     )
     if found.verdict != "passed":
         get_run_logger().warning(found.sentence)

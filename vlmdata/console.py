@@ -280,7 +280,8 @@ def dollars(amount: float | None) -> str:
     """Cents where it is dollars; where it is less, four figures that count."""
     if amount is None:
         return "unknown"
-    return f"${amount:,.2f}" if amount >= 1 or amount == 0 else f"${Decimal(f'{amount:.4g}'):f}"
+    figures = Decimal(f"{amount:.4g}")
+    return f"${amount:,.2f}" if figures >= 1 or amount == 0 else f"${figures:f}"
 
 
 def _duration(minutes: float) -> str:

@@ -177,7 +177,7 @@ def test_what_moved_since_the_run_before_is_said_and_shown(
     assert "| `outcome of 01_filtered` | `kept` |" in page["data"]
     counted = measure_health(run).distribution("size")
     sides = {row["value"]: row["count"] for row in json.loads(table["data"]) if row["counted"] == "Shorter side"}
-    assert table["type"] == "table" and sides == {name: str(n) for name, n in counted.items()}
+    assert table["type"] == "table" and sides == {f"`{name}`": str(n) for name, n in counted.items()}
     shown = b64decode(picture["data"].removeprefix("data:image/png;base64,"))
     assert picture["type"] == "image" and shown == run.dataset.store.get(health_path(run, SCORES_PNG))
 

@@ -14,7 +14,7 @@ from urllib.request import urlopen
 import pytest
 from prefect.states import Completed, Crashed, Failed
 
-from tasks.job import PAGES_URL, Job, address_of, named_failures, pages_url, raise_named, worth_retrying
+from tasks.job import PAGES_URL, Job, address_of, as_words, named_failures, pages_url, raise_named, worth_retrying
 from vlmdata import errors
 from vlmdata.config_reading import parse_config
 from vlmdata.errors import ConfigError, StoreError, UserError, VlmdataError
@@ -42,6 +42,14 @@ def test_an_error_of_ours_comes_back_as_itself(kind: type[VlmdataError]) -> None
 )
 def test_other_states_pass(state: Any) -> None:
     raise_named(state)
+
+
+def test_what_strangers_wrote_is_no_markup_in_a_table() -> None:
+    rows = [{"value": "![x](https://elsewhere.example/p.png) `<b>`", "count": 3}, {"value": None, "count": 4}]
+    assert as_words(rows, "value") == [
+        {"value": "`![x](https://elsewhere.example/p.png) '<b>'`", "count": 3},
+        {"value": None, "count": 4},
+    ]
 
 
 @pytest.mark.parametrize("state", [Failed(), Crashed(), Failed(name="TimedOut")])

@@ -327,7 +327,7 @@ def test_a_step_that_comes_back_says_so(capsys: pytest.CaptureFixture[str]) -> N
     ("amount", "shown"),
     [
         *((None, "unknown"), (0, "$0.00"), (0.00144, "$0.00144"), (0.5, "$0.5"), (1234.5, "$1,234.50")),
-        *((0.00005, "$0.00005"), (1.23456e-7, "$0.0000001235")),
+        *((0.00005, "$0.00005"), (1.23456e-7, "$0.0000001235"), (0.99996, "$1.00")),
     ],
 )
 def test_dollars(amount: float | None, shown: str) -> None:

@@ -80,7 +80,7 @@ def as_sections(health: Health, without: Collection[str] = ()) -> str:
 
 
 def as_rows(health: Health) -> list[dict[str, str]]:
-    """One row for each value of what images and captions are counted by."""
+    """One row for each value of what images and captions are counted by, the commonest where they are many."""
     sections = [_distribution(health, what) for what in _TITLES]
     return [
         {"counted": section.title, "value": _plain(value), "count": count, "share": share}

@@ -157,8 +157,10 @@ def _captioned(facts: Row, rules: Sequence[Row]) -> Iterator[Line]:
 def _spent(one: Row) -> str:
     requests = f"attempt {one['attempt']}, {one['requests']} request{'' if one['requests'] == 1 else 's'}"
     cost = one.get("cost_in_all", one.get("cost"))
+    sent = one.get("requests_sent", ())
+    least = "" if all("cost" in request for request in sent) else "at least "
     # Requests and tokens are the last attempt's.
-    money = [] if cost is None else [dollars(cost) + (" in all" if len(one.get("requests_sent", ())) > 1 else "")]
+    money = [] if cost is None else [f"{least}{dollars(cost)}{' in all' if len(sent) > 1 else ''}"]
     return ", ".join([requests, *_tokens(one), *money])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
@@ -197,6 +197,11 @@ class TrainConfig(Section):
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = Field(
         default=("tensorboard",), description="Where metrics go besides metrics.jsonl.", json_schema_extra=OPERATIONAL
     )
+
+    def settings(self) -> dict[str, Any]:
+        """Where nothing is hidden, a training is the one that it was when nothing could be."""
+        unsaid = set() if self.projection_dropout else {"projection_dropout"}
+        return {name: value for name, value in super().settings().items() if name not in unsaid}
 
     @model_validator(mode="after")
     def _epochs_once(self) -> Self:

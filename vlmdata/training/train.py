@@ -67,6 +67,11 @@ def _train(config: TrainConfig, here: Place, title: str) -> dict[str, Any]:
     check_preprocessing(config, learned.parts.preprocess)
     samples = _opened(config, here)
     stages = stages_of(config, len(samples.rows(TRAIN)), batch.effective, from_scratch=learned.from_scratch)
+    if config.projection_dropout and all(stage.vision == "frozen" for stage in stages):
+        raise ConfigError(
+            f"projection_dropout = {config.projection_dropout:g}: the vision tower and its projection are frozen in"
+            " every stage; leave it 0, or name a stage with vision: projection"
+        )
     before = read_story(Path(config.out))
     check_same(before, config, samples)
     if before and before["batch"]["effective"] != batch.effective:

@@ -59,5 +59,5 @@ def test_what_all_requests_of_all_attempts_cost_is_told_as_one_sum(
     assert whole == [pytest.approx(210e-6), pytest.approx(160e-6), None]
     print_story(found[0])
     out = capsys.readouterr().out
-    assert "captioned, attempt 2, 1 request, 30 + 2 tokens, $0.00021 in all\n" in out
+    assert "captioned, attempt 2, 1 request, 30 + 2 tokens, at least $0.00021 in all\n" in out
     assert "HTTP 500, at most $0.0004, " in out

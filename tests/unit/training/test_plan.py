@@ -28,6 +28,12 @@ def refused(**changes: Any) -> str:
     return str(caught.value)
 
 
+def test_a_training_that_hides_nothing_is_the_one_that_it_was_before_anything_could_be_hidden() -> None:
+    assert "projection_dropout" not in config().settings()
+    assert config(projection_dropout=0.3).settings()["projection_dropout"] == 0.3
+    assert "projection_dropout = 1" in refused(projection_dropout=1)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.04, 0.11, 1])
 def test_a_warmup_outside_bounds_is_refused_with_the_reason(share: float) -> None:
     said = refused(warmup=share)

@@ -88,6 +88,12 @@ def test_a_model_learns_what_its_captions_say(configured: Configured, tmp_path: 
     assert np.mean(found[-5:]) < 0.8 * np.mean(found[:5])
 
 
+def test_nothing_is_hidden_from_a_projection_that_does_not_learn(configured: Configured) -> None:
+    frozen = {"epochs": 1, "vision": "frozen", "text": "trained"}
+    with pytest.raises(ConfigError, match=r"projection_dropout = 0\.3: .* frozen in every stage; leave it 0, or"):
+        train(configured(model="starter", projection_dropout=0.3, epochs=None, stages=[frozen]))
+
+
 def test_the_same_config_gives_the_same_losses_and_weights(configured: Configured, tmp_path: Path) -> None:
     stories = [train(configured(out=str(tmp_path / name), workers=workers)) for name, workers in (("a", 0), ("b", 2))]
     assert losses(str(tmp_path / "a")) == losses(str(tmp_path / "b"))

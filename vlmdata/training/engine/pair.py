@@ -43,7 +43,7 @@ class Pair(nn.Module):
         return _unit(seen), _unit(read), self.model.logit_scale.exp(), getattr(self.model, "logit_bias", None)
 
     def _seen(self, images: Tensor) -> Tensor:
-        """In parts that a processor's caches hold, if it convolves and the tower stays as it is.
+        """In parts that a processor's caches hold, if it has batch-norm and the tower stays as it is.
 
         `starter`'s steps of 512 pairs go twice as fast by that (46 against 23 pictures/s on 2 cores);
         transformers, whose products want many rows, would take a fifth longer.
@@ -154,7 +154,7 @@ def set_modes(model: Any, learns: dict[str, str], *, fixed_norms: bool) -> int:
 
 
 def _norms(model: Any) -> list[nn.Module]:
-    """Batch-norm layers: what convolves has them, and transformers have not."""
+    """Batch-norm layers: most of what convolves has them, and transformers have not."""
     return [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
 
