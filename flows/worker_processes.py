@@ -14,43 +14,49 @@ from prefect.task_runners import TaskRunner
 from vlmdata.checkpoint import Shard
 
 Ended = State[Any] | None
-"""How a shard's task ended; None: its process was killed."""
+"""How a shard's task ended; None: it did not, for its process was killed, or there was no use in trying."""
 
 
 def outcomes(
     runner: TaskRunner[Any], task: Task[..., Shard], shards: Sequence[Shard], given: Mapping[str, Any], workers: int
 ) -> Iterator[tuple[Shard, Ended]]:
-    """How the task ended for each shard; None: every process that tried it was killed.
+    """How the task ended for each shard, in any order.
 
     Prefect's own tries are made in the process that works, so they end with it, and with one process goes the
     whole pool. (Ray starts another by itself.) Whoever was killed is among those that were begun: these are tried
     alone, one after another, as often as the task may be, and what had only been queued goes on beside each other.
-    Where none of them lives alone, the others would not either, and are not tried.
+    Where nobody has come to an end yet, and the last of the queue dies alone, too, no process lives here: the others
+    are not tried.
 
     Args:
         given: What the task is called with besides its shard.
         workers: Processes of the pool.
     """
-    waiting = list(shards)
+    waiting, lived = list(shards), False
     while waiting:
         broken = list[Shard]()
         for shard, ended in _tried(runner, task, waiting, given):
             if ended is None:
                 broken.append(shard)
             else:
+                lived = True
                 yield shard, ended
         if broken:
             _renew(runner)
         # As many again may have been handed over, in any order.
         begun, waiting = broken[: 2 * workers + 1], broken[2 * workers + 1 :]
-        lived = not begun
         for shard in begun:
             ended = _alone(runner, task, shard, given)
             lived = lived or ended is not None
             yield shard, ended
-        if not lived:
-            yield from ((shard, None) for shard in waiting)
-            return
+        if waiting and not lived:
+            last = waiting.pop()
+            ended = _alone(runner, task, last, given)
+            lived = ended is not None
+            yield last, ended
+            if not lived:
+                yield from ((shard, None) for shard in waiting)
+                return
 
 
 def _alone(runner: TaskRunner[Any], task: Task[..., Shard], shard: Shard, given: Mapping[str, Any]) -> Ended:

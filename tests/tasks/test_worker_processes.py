@@ -61,16 +61,28 @@ def ended(pool: Any, workers: int = 2) -> dict[str, bool]:
     return dict(told)
 
 
-@given(st.dictionaries(st.sampled_from([shard.name for shard in SHARDS]), st.integers(1, 5), max_size=4))
-def test_who_kills_its_process_too_often_is_lost_and_nobody_else(deadly: dict[str, int]) -> None:
+NAMES = [shard.name for shard in SHARDS]
+
+
+@given(st.dictionaries(st.sampled_from(NAMES[:-1]), st.integers(1, 5)), st.integers(0, 39))
+def test_who_kills_its_process_too_often_is_lost_and_nobody_else(deadly: dict[str, int], first: int) -> None:
+    """Also where all that were begun do so, one after another."""
+    deadly |= dict.fromkeys(NAMES[:first], 9)
     lost = {name for name, done in ended(Pool(deadly)).items() if not done}
     # Alone twice, and once beside others unless one of them was quicker.
     assert {name for name, times in deadly.items() if times > 2} <= lost
     assert lost <= {name for name, times in deadly.items() if times > 1}
 
 
+@pytest.mark.parametrize("lives", [0, 3], ids=["beside others", "alone"])
+def test_where_a_process_lived_the_others_are_tried_whatever_becomes_of_the_last(lives: int) -> None:
+    deadly = {NAMES[number] for number in range(6) if number != lives} | {NAMES[-1]}
+    found = ended(Pool(dict.fromkeys(deadly, 99)))
+    assert {name for name, done in found.items() if not done} == deadly
+
+
 @pytest.mark.parametrize("workers", [1, 2, 16])
 def test_where_no_process_lives_the_others_are_not_tried(workers: int) -> None:
     pool = Pool({shard.name: 99 for shard in SHARDS})
     assert not any(ended(pool, workers).values())
-    assert pool.renewed <= 1 + 2 * (2 * workers + 1)
+    assert pool.renewed <= 1 + 2 * (2 * workers + 2)
