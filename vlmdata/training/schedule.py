@@ -61,6 +61,19 @@ def planned(config: TrainConfig, *, from_scratch: bool) -> tuple[StageConfig, ..
     return (StageConfig.model_validate({"epochs": config.epochs, "vision": vision}),)
 
 
+def require_learning_vision(config: TrainConfig, *, from_scratch: bool) -> None:
+    """What `projection_dropout` hides, something has to miss.
+
+    Raises:
+        ConfigError: in no stage does the vision tower or its projection learn.
+    """
+    if all(stage.vision == "frozen" for stage in planned(config, from_scratch=from_scratch)):
+        raise ConfigError(
+            f"projection_dropout = {config.projection_dropout:g}: the vision tower and its projection are frozen in"
+            " every stage; leave it 0, or name a stage with vision: projection"
+        )
+
+
 def stages_of(config: TrainConfig, samples: int, effective: int, *, from_scratch: bool) -> list[Stage]:
     """The stages of a training over `samples` pairs an epoch.
 

@@ -16,7 +16,7 @@ from vlmdata.training.curves import draw_curves
 from vlmdata.training.loading import Pairs, workers_for
 from vlmdata.training.log import Log, Silent, Tracker, check_trackers, open_trackers, read_warnings
 from vlmdata.training.samples import TRAIN, VALIDATION, Samples, open_samples
-from vlmdata.training.schedule import Stage, stages_of
+from vlmdata.training.schedule import Stage, require_learning_vision, stages_of
 from vlmdata.training.story import check_same, put_story, read_story, story_of
 from vlmdata.training.transforms import check_preprocessing, learning, measuring
 
@@ -63,15 +63,11 @@ def _train(config: TrainConfig, here: Place, title: str) -> dict[str, Any]:
     batch = batch_of(config, here.devices)
     learned = learner(config)
     if config.projection_dropout:
+        require_learning_vision(config, from_scratch=learned.from_scratch)
         hide_features(learned.parts.model, config.projection_dropout)
     check_preprocessing(config, learned.parts.preprocess)
     samples = _opened(config, here)
     stages = stages_of(config, len(samples.rows(TRAIN)), batch.effective, from_scratch=learned.from_scratch)
-    if config.projection_dropout and all(stage.vision == "frozen" for stage in stages):
-        raise ConfigError(
-            f"projection_dropout = {config.projection_dropout:g}: the vision tower and its projection are frozen in"
-            " every stage; leave it 0, or name a stage with vision: projection"
-        )
     before = read_story(Path(config.out))
     check_same(before, config, samples)
     if before and before["batch"]["effective"] != batch.effective:

@@ -90,8 +90,10 @@ def test_a_model_learns_what_its_captions_say(configured: Configured, tmp_path: 
 
 def test_nothing_is_hidden_from_a_projection_that_does_not_learn(configured: Configured) -> None:
     frozen = {"epochs": 1, "vision": "frozen", "text": "trained"}
-    with pytest.raises(ConfigError, match=r"projection_dropout = 0\.3: .* frozen in every stage; leave it 0, or"):
-        train(configured(model="starter", projection_dropout=0.3, epochs=None, stages=[frozen]))
+    said = r"projection_dropout = 0\.3: .* frozen in every stage; leave it 0, or"
+    for stages in ({"epochs": None, "stages": [frozen]}, {"epochs": 1}):
+        with pytest.raises(ConfigError, match=said):
+            train(configured(model="starter", projection_dropout=0.3, data="/nowhere", **stages))
 
 
 def test_the_same_config_gives_the_same_losses_and_weights(configured: Configured, tmp_path: Path) -> None:
