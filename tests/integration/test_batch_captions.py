@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests.integration.captioning import make_shard, outcomes
 from tests.integration.processes import wait_until
-from tests.integration.test_captioning import make_shard, outcomes
 from tests.integration.warm import Forked
 from tests.servers.batches import BatchServer, Dialect, batch_server, picture_caption
 from tests.servers.faults import picture

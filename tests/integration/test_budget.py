@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.test_captioning import HASTY, config, make_shard, outcomes
+from tests.integration.captioning import HASTY, config, make_shard, outcomes
 from tests.servers.faults import FaultServer, caption, fault_server
 from vlmdata.captioning.journal.log import Log
 from vlmdata.captioning.journal.records import NANO

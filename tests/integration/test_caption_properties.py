@@ -24,9 +24,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tests.integration.captioning import HASTY, QUICK, config, make_shard, open_attempts, outcomes
 from tests.integration.processes import wait_until
 from tests.integration.test_budget import PRICES, USED
-from tests.integration.test_captioning import HASTY, QUICK, config, make_shard, open_attempts, outcomes
 from tests.servers.faults import FaultServer, fault_server
 from vlmdata.captioning.journal.book import Account, Entry
 from vlmdata.captioning.journal.log import Log

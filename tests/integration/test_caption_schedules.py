@@ -25,10 +25,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tests.integration.captioning import HASTY, config
 from tests.integration.seaweed import BUCKET, S3
 from tests.integration.test_budget import PRICES, USED
 from tests.integration.test_caption_properties import SAYS_ITS_USAGE
-from tests.integration.test_captioning import HASTY, config
 from tests.servers.faults import (
     CAPTIONED,
     PERMANENT,

@@ -17,9 +17,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from tests.integration.captioning import make_shard, open_attempts
 from tests.integration.prefect_server import PrefectServer
 from tests.integration.sample import config_of
-from tests.integration.test_captioning import make_shard, open_attempts
 from tests.servers.batches import batch_server
 from tests.servers.faults import fault_server
 from vlmdata.captioning.backoff import Backoff

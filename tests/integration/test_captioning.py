@@ -6,48 +6,37 @@ import socket
 import threading
 from base64 import b64decode
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from hashlib import sha256
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
+from tests.integration.captioning import HASTY, QUICK, config, make_shard, open_attempts, outcomes
 from tests.servers.faults import (
     CAPTIONED,
     PERMANENT,
     REFUSED,
     TRANSIENT,
     FaultServer,
-    _number,
     caption,
-    colour,
     fault_server,
+    number_in,
     picture,
 )
-from vlmdata.captioning import line as lines
-from vlmdata.captioning.backoff import Backoff
-from vlmdata.captioning.endings import Waits
-from vlmdata.captioning.journal.grants import Limits
 from vlmdata.captioning.prompts import load_prompt
 from vlmdata.captioning.shards import caption_shard
-from vlmdata.checkpoint import Counts, Dataset, Result, Shard, run_once
+from vlmdata.checkpoint import Counts, Dataset, Shard
 from vlmdata.config import CaptionConfig
 from vlmdata.errors import ConfigError, UserError
-from vlmdata.event_loop import run
 from vlmdata.layout import Step
 from vlmdata.progress import Listener, listening
-from vlmdata.schema import FILTERED, IMAGES, caption_table, filled
 
 pytestmark = pytest.mark.integration
 
-HASTY = Waits(Backoff(first_s=0.002, longest_s=0.01))
 KEY = "sk-test-0123456789abcdef"
 
 
@@ -68,81 +57,10 @@ def dataset(tmp_path: Path) -> Dataset:
     return Dataset(str(tmp_path / "store"), "faults")
 
 
-Size = tuple[int, int]
-
-
-def make_shard(
-    dataset: Dataset,
-    numbers: range,
-    captioned: frozenset[int] = frozenset(),
-    license_: str = "CC0",
-    sizes: Mapping[int, Size] | None = None,
-    pictures: Mapping[int, bytes] | None = None,
-) -> Shard:
-    """A shard as stage 01 leaves it; `captioned` samples have two original captions.
-
-    A picture that `pictures` has not is drawn in its colour, in the size that `sizes` says in px, or 64 x 64.
-    """
-    all_sizes = [(sizes or {}).get(number, (64, 64)) for number in numbers]
-    drawings = [drawn(number, size) for number, size in zip(numbers, all_sizes, strict=True)]
-    images = [(pictures or {}).get(number, drawing) for number, drawing in zip(numbers, drawings, strict=True)]
-    ids = [f"{number:032x}" for number in numbers]
-    shas = [sha256(image).hexdigest() for image in images]
-    samples = filled(
-        FILTERED,
-        len(ids),
-        id=pa.array(ids),
-        key=pa.array(ids),
-        sha256=pa.array(shas),
-        license=license_,
-        format="PNG",
-        width=pa.array([width for width, _ in all_sizes]),
-        height=pa.array([height for _, height in all_sizes]),
-    )
-    owners = [id_ for id_, number in zip(ids, numbers, strict=True) if number in captioned for _ in range(2)]
-    texts = [f"original {place}" for place in range(len(owners))]
-    captions = caption_table(owners, texts, ["fr"] * len(owners), ["source"] * len(owners))
-    n = Counts(came=len(ids), kept=len(ids))
-    shard = Shard(f"{numbers.start:05d}", len(ids))
-    tables = {"images": pa.table([pa.array(ids), pa.array(images, pa.large_binary())], schema=IMAGES)}
-    shard = run_once(dataset, shard, Step.RAW, [license_, *shas], {}, lambda _: Result(tables, n))
-    filtered = {"samples": samples, "captions": captions}
-    reads = [license_, *shas, *owners]
-    counts = Counts(came=len(owners), kept=len(owners))
-    return run_once(dataset, shard, Step.FILTERED, reads, {}, lambda _: Result(filtered, n, counts))
-
-
-def drawn(number: int, size: Size) -> bytes:
-    """A picture of any size in px, width first."""
-    sink = BytesIO()
-    Image.new("RGB", size, colour(number)).save(sink, "PNG")
-    return sink.getvalue()
-
-
-def config(server: FaultServer, **changes: object) -> CaptionConfig:
-    return CaptionConfig.model_validate({"base_url": server.base_url, "model": "m", "concurrency": 8, **changes})
-
-
-def outcomes(dataset: Dataset, shard: Shard) -> dict[int, tuple[str, str | None, int]]:
-    rows = dataset.read(shard, Step.CAPTIONED, "attempts").to_pylist()
-    return {int(row["id"], 16): (row["outcome"], row["failure"], row["requests"]) for row in rows}
-
-
 def only_the_journal(dataset: Dataset) -> bool:
     """What was asked is written down; no checkpoint is."""
     written = dataset.store.list(f"{dataset.name}/{Step.CAPTIONED}")
     return all(path.startswith(f"{dataset.name}/{Step.CAPTIONED}/journal/") for path in written)
-
-
-def open_attempts(dataset: Dataset, shard: Shard) -> int:
-    """What `vlmdata retry` does for a shard's failures."""
-    rows = dataset.read(shard, Step.CAPTIONED, "attempts").to_pylist()
-
-    async def open_them() -> int:
-        journal = await lines.process().journal(dataset, Limits())
-        return await journal.open_attempts(row["key"] for row in rows if row["failure"])
-
-    return run(open_them())
 
 
 @pytest.mark.parametrize("fault", TRANSIENT)
@@ -431,7 +349,7 @@ def test_of_small_pictures_alone_the_prompt_says_so_and_so_do_their_captions(
 
 def _told(server: FaultServer, words: str) -> dict[int, bool]:
     """Of which pictures the captioner was told so."""
-    return {_number(body): words in body["messages"][0]["content"][0]["text"] for body in server.bodies}
+    return {number_in(body): words in body["messages"][0]["content"][0]["text"] for body in server.bodies}
 
 
 def test_how_much_was_sent_is_written_down(server: FaultServer, dataset: Dataset) -> None:
@@ -439,7 +357,7 @@ def test_how_much_was_sent_is_written_down(server: FaultServer, dataset: Dataset
     prices = {"m": {"input": 1.0, "output": 10.0, "image_tokens": 1000}}
     asked = config(server, prompt="Was ist das für eins?", low_resolution_below=0, prices=prices)
     shard = caption_shard(dataset, make_shard(dataset, range(2), sizes={1: (1024, 512)}), asked, HASTY)
-    sent = {_number(body): _picture_in(body) for body in server.bodies}
+    sent = {number_in(body): _picture_in(body) for body in server.bodies}
     rows = dataset.read(shard, Step.CAPTIONED, "attempts").to_pylist()
     assert [(row["sent_width"], row["sent_height"]) for row in rows] == [(64, 64), (512, 256)]
     assert [row["sent_bytes"] for row in rows] == [len(sent[0]), len(sent[1])]
@@ -451,7 +369,6 @@ def _picture_in(body: dict[str, Any]) -> bytes:
     return b64decode(body["messages"][0]["content"][1]["image_url"]["url"].partition(",")[2])
 
 
-QUICK = [fault for fault in (*TRANSIENT, *PERMANENT, *REFUSED, "ok") if not fault.startswith("429_")]
 SCRIPTS = st.lists(st.lists(st.sampled_from(QUICK), max_size=6), min_size=1, max_size=6)
 
 

@@ -24,10 +24,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from tests.integration.captioning import HASTY, make_shard, outcomes
 from tests.integration.processes import wait_until
 from tests.integration.seaweed import S3
 from tests.integration.test_batch_captions import child, finish, interrupted_when, killed_when, number_of
-from tests.integration.test_captioning import HASTY, make_shard, outcomes
 from tests.servers import faults
 from tests.servers.batches import BatchServer, Dialect, batch_server, sent_picture
 from vlmdata.captioning.endings import Waits

@@ -24,10 +24,10 @@ from tests.servers.faults import (
     _body,
     _completion,
     _error,
-    _number,
     _reply,
     colour,
     fault_server,
+    number_in,
 )
 from vlmdata import cli
 from vlmdata.captioning.journal.log import Log
@@ -318,7 +318,7 @@ class Storyteller(FaultServer):
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
         request = json.loads(await _body(receive))
-        number = _number(request)
+        number = number_in(request)
         texts = TALES[number][1]
         text = texts[min(self.requests[number], len(texts) - 1)]
         self.requests[number] += 1

@@ -86,7 +86,7 @@ class FaultServer:
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
         request = json.loads(await _body(receive))
-        number = _number(request)
+        number = number_in(request)
         self.bodies.append(request)
         self.headers.append({name.decode(): value.decode() for name, value in scope["headers"]})
         script = self.scripts.get(number, [])
@@ -131,7 +131,7 @@ def caption(number: int) -> str:
     return f"A picture numbered {number}."
 
 
-def _number(request: dict[str, Any]) -> int:
+def number_in(request: dict[str, Any]) -> int:
     url = request["messages"][-1]["content"][-1]["image_url"]["url"]
     with Image.open(BytesIO(b64decode(url.partition(",")[2]))) as image:
         red, green, blue = (round(level / 50) for level in image.convert("RGB").getpixel((5, 5)))

@@ -72,17 +72,24 @@ def judged(tiny: Callable[..., Any]) -> Callable[..., Any]:
     return make
 
 
+def joined_as_the_bound_falls(
+    built: Any, setting: str, one: str, other: str, third: str, apart: dict[str, str]
+) -> None:
+    """Alone, then with the other, then with the third: as close as `close` has made them."""
+    for at_least, together in ((0.97, {one}), (0.95, {one, other}), (0.93, {one, other, third})):
+        split, largest = chosen(built, **{setting: at_least})
+        assert largest == len(together)
+        assert len({split[key] for key in together}) == 1
+        assert (split == apart) == (together == {one})
+
+
 def test_whoever_looks_nearly_the_same_belongs_together(judged: Callable[..., Any], pictures: Any) -> None:
     built = judged({f"{n}.png": pictures.png(n) for n in range(8)})
     apart, largest = chosen(built)
     assert largest == 1, "no two have hashes that are close"
     one, other, third = (next(key for key in apart if apart[key] == split) for split in SHARES)
     close(built, one, other, third, *(apart.keys() - {one, other, third}))
-    for at_least, together in ((0.97, {one}), (0.95, {one, other}), (0.93, {one, other, third})):
-        split, largest = chosen(built, cosine=at_least)
-        assert largest == len(together)
-        assert len({split[key] for key in together}) == 1
-        assert (split == apart) == (together == {one})
+    joined_as_the_bound_falls(built, "cosine", one, other, third, apart)
 
 
 def test_where_looks_confirm_whoever_has_a_close_hash_and_another_look_is_free(
@@ -96,8 +103,4 @@ def test_where_looks_confirm_whoever_has_a_close_hash_and_another_look_is_free(
     by_hash, _ = chosen(built)
     assert len({by_hash[key] for key in (one, other, third)}) == 1
     close(built, one, other, third, *(apart.keys() - {one, other, third}))
-    for at_least, together in ((0.97, {one}), (0.95, {one, other}), (0.93, {one, other, third})):
-        split, largest = chosen(built, confirm=at_least)
-        assert largest == len(together)
-        assert len({split[key] for key in together}) == 1
-        assert (split == apart) == (together == {one})
+    joined_as_the_bound_falls(built, "confirm", one, other, third, apart)
