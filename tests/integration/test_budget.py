@@ -18,12 +18,12 @@ import pytest
 from tests.integration.captioning import HASTY, config, make_shard, outcomes
 from tests.servers.faults import FaultServer, caption, fault_server
 from vlmdata.captioning.journal.log import Log
-from vlmdata.captioning.journal.records import NANO
+from vlmdata.captioning.journal.records import NANO, Ask, decode
 from vlmdata.captioning.plan import plan_captions
 from vlmdata.captioning.shards import caption_shard
 from vlmdata.checkpoint import Dataset
 from vlmdata.config import CaptionConfig
-from vlmdata.layout import Step
+from vlmdata.layout import Step, journal
 
 pytestmark = pytest.mark.integration
 
@@ -168,3 +168,17 @@ def test_a_large_journal_is_compacted_and_still_answers(
     texts = dataset.read(again, Step.CAPTIONED, "captions")["text"].to_pylist()
     assert texts == [caption(number) for number in range(100)]
     assert {outcome for outcome, *_ in outcomes(dataset, again).values()} == {"captioned"}
+
+
+def test_segments_of_the_journal_are_small_however_much_is_asked(server: FaultServer, dataset: Dataset) -> None:
+    """A segment has a record at most of each picture that is under way: two for each that may be asked at once."""
+    server.scripts = {number: ["500"] for number in range(0, 216, 3)}
+    before = make_shard(dataset, range(300), sizes=dict.fromkeys(range(216, 300), (64, 65)))
+    shard = caption_shard(dataset, before, config(server, concurrency=4), HASTY)
+    assert dataset.manifest(shard, Step.CAPTIONED).samples.kept == 300
+    log = f"{journal(dataset.name)}/log"
+    segments = [dataset.store.get(path) for path in dataset.store.list(log)]
+    asked = [record for data in segments for record in decode(data, log) if isinstance(record, Ask)]
+    assert len(asked) == server.requests.total() >= 300, "all of it was read"
+    assert max(len(decode(data, log)) for data in segments) <= 2 * 4
+    assert max(len(data) for data in segments) <= 2 * 4 * 1_000

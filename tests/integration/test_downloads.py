@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
 from itertools import pairwise
 from typing import Any
 
@@ -48,11 +49,23 @@ def network(web: HostileWeb, **changes: Any) -> NetworkConfig:
     return NetworkConfig(**{"allow_networks": (f"{web.host}/32",), **HASTY, **OUTLAWS, **changes})
 
 
+def unspoken(web: HostileWeb) -> NetworkConfig:
+    """A config that says what this server needs, and nothing of manners."""
+    return NetworkConfig(allow_networks=(f"{web.host}/32",), retries=0)
+
+
 def fetched(web: HostileWeb, *paths: str, opt_out: OptOut = NOBODY, **changes: Any) -> list[dict[str, Any]]:
     """Rows of `schema.FETCHES`; a path is one of the server's, or a whole address."""
+    return fetched_under(network(web, **changes), web, *paths, opt_out=opt_out)
+
+
+def fetched_under(
+    config: NetworkConfig, web: HostileWeb, *paths: str, opt_out: OptOut = NOBODY
+) -> list[dict[str, Any]]:
+    """The same under a config as it is."""
     urls = [web.url(path) if path.startswith("/") else path for path in paths]
     rows = filled(LISTING, len(urls), key=pa.array(urls), url=pa.array(urls), missing=False)
-    readings = list(fetch_rows(network(web, **changes), opt_out, rows))
+    readings = list(fetch_rows(config, opt_out, rows))
     told = [row for reading in readings if reading.fetches for row in reading.fetches.cast(FETCHES).to_pylist()]
     for row, got in zip(told, [got for reading in readings for got in reading.pictures], strict=True):
         assert (row["outcome"] == "kept") == isinstance(got, bytes)
@@ -274,7 +287,29 @@ def test_what_is_said_to_a_server(web: HostileWeb) -> None:
     assert headers["accept-encoding"] == "identity" and "cookie" not in headers
 
 
+def test_who_says_nothing_of_a_name_asks_under_that_of_this_software(web: HostileWeb) -> None:
+    """And under no other: neither a browser's, nor a version that this is not."""
+    assert [row["outcome"] for row in fetched_under(unspoken(web), web, "/picture/1.jpg")] == ["kept"]
+    heard = {seen.headers["user-agent"] for seen in web.requests}
+    assert heard == {NetworkConfig().user_agent} and len(web.requests) > 1, "robots.txt is asked under it, too"
+    [name] = heard
+    word, _, number = name.partition(" ")[0].partition("/")
+    assert word == "vlmdata" and version("vlmdata").startswith(f"{number}.")
+    assert "mozilla" not in name.lower() and "network.user_agent" in name
+
+
 LAW = {"obey_robots": True, "obey_headers": True}
+
+
+def test_who_says_nothing_of_robots_obeys_them(web: HostileWeb) -> None:
+    web.robots = (200, b"User-agent: *\nDisallow: /picture/\n")
+    rows = fetched_under(unspoken(web), web, "/picture/1.jpg", "/chunked.jpg", "/noai.jpg")
+    assert [(row["code"], row["outcome"]) for row in rows] == [
+        ("robots", "rejected"),
+        (None, "kept"),
+        ("x_robots_tag", "rejected"),
+    ]
+    assert "/picture/1.jpg" not in [seen.path for seen in web.requests]
 
 
 def test_robots_are_asked_once_and_obeyed(web: HostileWeb) -> None:

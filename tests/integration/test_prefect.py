@@ -19,7 +19,7 @@ from tests.integration.sample import config_of, export_of, shards_in
 from tests.integration.seaweed import BUCKET, S3
 from tests.unit.training.conftest import VIT, model_folder, write_export
 from vlmdata.config_reading import parse_config
-from vlmdata.layout import Stage
+from vlmdata.layout import Stage, Step
 from vlmdata.store import open_store
 
 pytestmark = pytest.mark.integration
@@ -247,7 +247,7 @@ def test_a_training_shows_its_card_and_its_curves(
 
 def test_nights(client: Client, runs: dict[str, Any], config: dict[str, Any]) -> None:
     from vlmdata.checkpoint import Dataset
-    from vlmdata.versions.version import numbers
+    from vlmdata.versions.version import numbers, read_version
 
     assert [(runs[name]["state_type"], runs[name]["state_name"]) for name in ("night", "no news")] == [
         ("COMPLETED", "Completed"),
@@ -256,6 +256,15 @@ def test_nights(client: Client, runs: dict[str, Any], config: dict[str, Any]) ->
     assert runs["night"]["name"] == "nightly-sample"
     for store in (config["store"], f"{config['store']}-nightly"):
         assert numbers(Dataset(store, config["dataset"])) == [1]
+    published = Dataset(f"{config['store']}-nightly", config["dataset"])
+    captions = [
+        row
+        for shard in read_version(published, 1).shards
+        for row in published.read(shard, Step.CAPTIONED, "captions").to_pylist()
+    ]
+    asked_for = [row for row in captions if row["origin"].startswith("model:starter|")]
+    assert len(asked_for) == 2 < len(captions), "the captions that were missing, and no others"
+    assert all(row["text"] for row in asked_for)
 
 
 def test_captions_came_from_the_endpoint(runs: dict[str, Any], config: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 import urllib.error
@@ -16,14 +17,18 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-from tests.integration.processes import environment, free_port, started, vlmdata, wait_until
+from tests.integration.processes import environment, free_port, run, started, vlmdata, wait_until
 from tests.integration.reported import ENGLISH, FRENCH, HOSTILE_NAME, two_nights
 from tests.servers.faults import fault_server
 from tests.unit.conftest import encode, make_tiny, picture, png
 from vlmdata.checkpoint import Dataset
+from vlmdata.health.buckets import SIDES
+from vlmdata.health.measure import measure_health
+from vlmdata.health.saved import load, save
 from vlmdata.layout import Stage, Step
 from vlmdata.report.make import make_report
 from vlmdata.runs import existing_run, start_run
+from vlmdata.status import status
 
 pytestmark = pytest.mark.integration
 
@@ -203,6 +208,144 @@ def test_it_opens_from_disk_and_tells_of_the_whole_run(reported: Reported, chrom
         pairs = {row[0]: row for row in rows(page, "alignment", "Each pair of languages")}
         assert pairs["fr"][3:] == ["10", "0.286", "–", "7", "3", "0"]
         assert pairs["en"][3:] == ["20", "0.360", "–", "17", "2", "1"]
+
+
+SIZES = ((64, 48), (240, 300), (400, 260), (256, 256), (256, 300), (600, 520))
+
+
+@pytest.fixture(scope="module")
+def sized(tmp_path_factory: pytest.TempPathFactory) -> Reported:
+    """One night of pictures of many sizes; of each fate there is one, and each ends at a stage of its own."""
+    folder = tmp_path_factory.mktemp("sized")
+    files = {f"{n}.png": png(n, *size) for n, size in enumerate(SIZES)}
+    files |= {"small.png": png(20, 20, 20), "held.png": png(21), "failed.png": png(22), "silent.png": png(23)}
+    start = make_tiny(folder, files, {name: [name] for name in files if name != "silent.png"})
+    done, started_run = start.ingested(), start_run(start.dataset, start.config)
+    started_run.stage_done(done.report(Stage.RAW))
+    done = done.filtered()
+    started_run.stage_done(done.report(Stage.FILTERED))
+    done = done.captioned()
+    started_run.stage_done(done.report(Stage.CAPTIONED))
+    done = done.judged({"held.png": 0.25, "failed.png": float("nan")})
+    started_run.stage_done(done.report(Stage.CHECKED))
+    started_run.stage_done(done.exported().report(Stage.FINAL))
+    save(started_run, measure_health(started_run))
+    (folder / "page.html").write_bytes(make_report(started_run))
+    return Reported(start.dataset, folder / "page.html")
+
+
+@pytest.fixture(params=["reported", "sized"])
+def either(request: pytest.FixtureRequest) -> Reported:
+    """The page of two nights, and that of many sizes."""
+    found: Reported = request.getfixturevalue(request.param)
+    return found
+
+
+def test_its_funnel_is_what_the_status_says(either: Reported, chromium: Browser) -> None:
+    asked = vlmdata("status", "--store", either.dataset.store_url, "--dataset", "tiny", "--json")
+    told = json.loads(run(asked, environment()).stdout)
+    counts = fates(told)
+    assert len(counts) == 5 and all(numbers[0] == sum(numbers[1:]) > 0 for numbers in counts.values())
+    with opened(chromium, either.address) as watched:
+        page = watched.page
+        assert {stage: [int(one) for one in row[:5]] for stage, *row in rows(page, "overview", "The funnel")} == counts
+        shares = {stage: row[5:] for stage, *row in rows(page, "overview", "The funnel")}
+        assert shares == {
+            stage: [f"{row['rejection_rate']:.1%}", f"{row['mean_score']:.3f}"] for stage, row in told["stages"].items()
+        }
+        why = {(stage, what, code): int(n) for stage, what, code, n in rows(page, "overview", "Why not kept")}
+        assert why == {
+            (stage, what, code): n
+            for stage, row in told["stages"].items()
+            for what, reasons in (("samples", row["reasons"]), ("captions", row["captions"]["reasons"]))
+            for code, n in reasons.items()
+        }
+        said = page.locator("#overview svg desc").first.text_content() or ""
+        for stage, (came, kept, *_) in counts.items():
+            assert f"{stage}: {kept} of {came} kept" in said
+        assert page.locator("#overview dd:visible").all_inner_texts()[:2] == [
+            str(counts["00_raw"][0]),
+            str(counts["04_final"][1]),
+        ]
+
+
+FATES = ("in", "kept", "rejected", "held", "failed")
+
+
+def fates(told: dict[str, Any]) -> dict[str, list[int]]:
+    """By stage, what came in and what became of it."""
+    return {stage: [row[name] for name in FATES] for stage, row in told["stages"].items()}
+
+
+def test_of_each_fate_and_of_several_sizes_there_are_some(sized: Reported) -> None:
+    """Or the pages would be equal to the run in zeros."""
+    assert fates(status(sized.dataset)) == {
+        "00_raw": [10, 10, 0, 0, 0],
+        "01_filtered": [10, 9, 1, 0, 0],
+        "02_captioned": [9, 8, 1, 0, 0],
+        "03_quality_checked": [8, 6, 0, 1, 1],
+        "04_final": [6, 6, 0, 0, 0],
+    }
+    assert sizes_counted_by_hand(sized.dataset) == {"<224": 1, "224-255": 1, "256-383": 3, "512-767": 1}
+
+
+DISTRIBUTIONS = {
+    "Shorter side": "size",
+    "Aspect ratio": "aspect_ratio",
+    "Length of captions": "words",
+    "Languages": "language",
+    "Sources": "source",
+    "Licences": "license",
+    "Who wrote the captions": "origin",
+}
+"""What the health section shows, by the titles of its figures."""
+
+
+def test_its_health_is_that_of_the_run(either: Reported, chromium: Browser) -> None:
+    health = load(existing_run(either.dataset))
+    assert health is not None
+    with opened(chromium, either.address) as watched:
+        page = watched.page
+        assert page.locator("section#health figcaption").all_text_contents() == list(DISTRIBUTIONS)
+        for title, what in DISTRIBUTIONS.items():
+            counted = {("not stated" if value is None else value): n for value, n in health.distribution(what).items()}
+            assert {value: int(n) for value, n in rows(page, "health", title)} == counted, title
+            assert sum(counted.values()) == health.figures["captions" if what in OF_CAPTIONS else "images"]
+        sides = {value: int(n) for value, n in rows(page, "health", "Shorter side")}
+        by_hand = sizes_counted_by_hand(either.dataset)
+        assert {value: n for value, n in sides.items() if n} == by_hand
+
+
+OF_CAPTIONS = {"words", "language", "origin"}
+
+
+def sizes_counted_by_hand(dataset: Dataset) -> dict[str, int]:
+    """Pictures that 03 kept, by the bucket of their shorter side."""
+    report = existing_run(dataset).stage(Stage.CHECKED)
+    assert report is not None
+    counted: dict[str, int] = {}
+    for shard in report.shards:
+        for row in dataset.read(shard, Step.CHECKED, "samples", ["width", "height"]).to_pylist():
+            label = SIDES.labels[sum(min(row.values()) >= border for border in SIDES.borders)]
+            counted[label] = counted.get(label, 0) + 1
+    return counted
+
+
+@pytest.mark.parametrize("size", [DESK, PHONE])
+def test_a_cluster_shows_in_words_which_picture_stayed(
+    reported: Reported, chromium: Browser, size: dict[str, int]
+) -> None:
+    with opened(chromium, reported.address, size) as watched:
+        walked(watched.page)
+        [cluster] = watched.page.locator("#duplicates .gallery").all()
+        keeper, went = cluster.locator(".card").all()
+        expect(keeper.locator(".key")).to_have_text("shop/en-00.png")
+        expect(keeper.locator(".fate")).to_have_text("stayed")
+        expect(keeper.locator(".fate")).to_be_visible()
+        place = keeper.locator(".fate").bounding_box()
+        assert place and place["width"] > 20 and place["height"] > 8, "and not for a screen reader alone"
+        expect(went.locator(".key")).to_have_text("shop/again.png")
+        assert "stayed" not in went.inner_text()
 
 
 def test_a_near_duplicate_says_how_many_bits_away_it_is(chromium: Browser, tmp_path: Path) -> None:

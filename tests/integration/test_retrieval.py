@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import yaml
 from tests.integration.prefect_server import PrefectServer
 from tests.integration.sample import STAMPS
 from tests.integration.test_exit_codes import build
-from vlmdata.checkpoint import Dataset
+from tests.integration.test_gates import newest_artifacts
+from vlmdata.checkpoint import Dataset, Shard
 from vlmdata.errors import NeedsCleaning
 from vlmdata.layout import Stage
 from vlmdata.quality.retrieval import measure_retrieval
@@ -63,12 +65,19 @@ def newest(folder: Path) -> tuple[Dataset, Run]:
     return dataset, existing_run(dataset)
 
 
+def checked_shards(run: Run) -> Sequence[Shard]:
+    report = run.stage(Stage.CHECKED)
+    assert report is not None
+    return report.shards
+
+
 def test_a_set_whose_captions_belong_to_other_pictures_is_not_exported(server: PrefectServer, tmp_path: Path) -> None:
     config = write_set(tmp_path, turned=7)
     done = build(config)
     assert done.returncode == 3 and "Traceback" not in done.stderr
     assert "do not find their caption" in done.stderr
-    assert re.search(r"worst: source [a-z]+ \(\d+%\), origin source \(", done.stderr)
+    worst = r"worst: source [a-z]+ \(\d+%\), origin source \(\d+%\), shard \d+ \(\d+%\), language en \(\d+%\); clean"
+    assert re.search(worst, done.stderr)
     ended = {"name": {"any_": ["NeedsCleaning"]}, "type": {"any_": ["FAILED"]}}
     asked = {"flow_runs": {"name": {"any_": ["build-turned"]}, "state": ended}}
     [shown] = httpx.post(f"{server.api}/flow_runs/filter", json=asked).raise_for_status().json()
@@ -79,6 +88,16 @@ def test_a_set_whose_captions_belong_to_other_pictures_is_not_exported(server: P
     assert (run.read("end") or {})["error"] == "NeedsCleaning"
     told = run.read("retrieval") or {}
     assert told["verdict"] == "needs cleaning" and told["miss_rate"] > 0.5 and len(told["worst"]) == 50
+    [shown] = newest_artifacts(server, "turned-retrieval-worst")
+    rows = [(row["by"], row["name"], int(row["images"]), row["missed"]) for row in json.loads(shown["data"])]
+    assert shown["type"] == "table" and rows == [
+        (by, f"`{row['name']}`", row["images"], f"{row['miss_rate']:.1%}")
+        for by in ("source", "origin", "shard", "language")
+        for row in told["groups"][by][:10]
+    ]
+    shards = {name for by, name, *_ in rows if by == "shard"}
+    assert len(shards) > 1 and shards <= {f"`{shard.name}`" for shard in checked_shards(run)}
+    assert [name for by, name, *_ in rows if by == "language"] == ["`en`"]
     page = dataset.store.get("turned/runs/000001/retrieval.html").decode()
     assert page.count("data:image/jpeg;base64,") == 50 and "http" not in page.replace("http-equiv", "")
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from PIL import Image, ImageEnhance, ImageOps
 
 from tests.integration.prefect_server import PrefectServer
 from tests.integration.processes import environment, run, vlmdata
@@ -14,6 +20,8 @@ from tests.integration.sample import build_here, config_of, write_config
 from vlmdata.checkpoint import Dataset
 from vlmdata.explain import explain
 from vlmdata.export.verify import verify
+from vlmdata.layout import Stage, Step
+from vlmdata.runs import existing_run
 
 pytestmark = pytest.mark.integration
 
@@ -66,3 +74,72 @@ def test_from_a_list_to_splits_that_readers_find(
     assert len(ids) == len(set(ids)) == final["kept"]
     described = mlcroissant.Dataset(jsonld=f"{told['export']}/croissant.json")
     assert sum(1 for _ in described.records("parquet")) == final["kept"]
+
+
+def with_likenesses(sample: Path, folder: Path, count: int = 12) -> Path:
+    """The sample, and of some pictures a mirrored one, which a model takes for the same, and a pale one: hashes do."""
+    shutil.copytree(sample, folder)
+    file = folder / "captions.jsonl"
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    for number, row in enumerate(rows[:count]):
+        with Image.open(folder / "pictures" / row["file"]) as image:
+            over = image.convert("RGBA")
+        whole = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB")
+        likenesses = {"mirrored": ImageOps.mirror(whole), "pale": ImageEnhance.Contrast(whole).enhance(0.35)}
+        for name, likeness in likenesses.items():
+            likeness.save(folder / "pictures" / f"{name}-{number}.png")
+            rows.append({"file": f"{name}-{number}.png", "captions": [{"text": f"{name}, no. {number}", "lang": "en"}]})
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return folder
+
+
+def hashes_and_vectors(dataset: Dataset) -> tuple[dict[str, int], dict[str, npt.NDArray[np.float64]]]:
+    """Of each picture, as the checkpoints have them."""
+    report = existing_run(dataset).stage(Stage.FILTERED)
+    assert report is not None
+    facts = pa.concat_tables([dataset.read(shard, Step.FACTS, "facts", ["id", "phash"]) for shard in report.shards])
+    hashes = {row["id"]: row["phash"] for row in facts.to_pylist() if row["phash"] is not None}
+    tables = sorted(Path(dataset.store.locate(f"{dataset.name}/{Step.EMBEDDINGS}/data")).rglob("*.parquet"))
+    rows = pa.concat_tables([pq.read_table(path, columns=["id", "embedding"]) for path in tables]).to_pylist()
+    return hashes, {row["id"]: np.array(row["embedding"], np.float64) for row in rows}
+
+
+def split_of_each(export: Path) -> dict[str, str]:
+    """By id, as the files have it."""
+    return {
+        id_: path.relative_to(export).parts[0]
+        for path in sorted(export.glob("*/parquet/*.parquet"))
+        for id_ in pq.read_table(path, columns=["id"])["id"].to_pylist()
+    }
+
+
+@pytest.fixture(scope="module")
+def likenesses(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return with_likenesses(sample, tmp_path_factory.mktemp("likenesses") / "sample")
+
+
+@pytest.mark.parametrize(
+    ("by", "looks"), [({}, True), ({"cosine": None}, False)], ids=["by hashes and looks", "by hashes alone"]
+)
+def test_no_two_splits_share_a_picture_by_its_hash_nor_by_its_looks_where_that_is_asked_for(
+    likenesses: Path, tmp_path: Path, server: PrefectServer, by: dict[str, Any], looks: bool
+) -> None:
+    """Every pair anew, from what the run left on the disk."""
+    export = {"samples_per_shard": 8, "formats": ["parquet"], "splits": SHARES, "split_by": by}
+    config = config_of(likenesses, str(tmp_path / "store"), export=export, dedup={"max_distance": 0})
+    told = build_here(config, server.api)
+    splits = split_of_each(Path(told["export"]))
+    assert set(splits.values()) == set(SHARES) and len(splits) == told["stages"]["04_final"]["kept"]
+
+    hashes, vectors = hashes_and_vectors(Dataset(config["store"], "sample"))
+    ids = sorted(splits)
+    phashes = np.array([hashes[id_] for id_ in ids], np.uint64)
+    embedded = np.stack([vectors[id_] for id_ in ids])
+    others = np.triu(np.ones((len(ids), len(ids)), bool), 1)
+    near = others & (np.bitwise_count(phashes[:, None] ^ phashes) <= 14)
+    alike = others & (embedded @ embedded.T >= 0.95)
+    assert (near & ~alike).sum() >= 5 and (alike & ~near).sum() >= 5, "each of the two has pairs to keep together"
+    named = np.array([splits[id_] for id_ in ids])
+    apart = named[:, None] != named
+    assert not (near & apart).any()
+    assert bool((alike & apart).any()) != looks

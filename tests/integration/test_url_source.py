@@ -5,21 +5,26 @@ from __future__ import annotations
 import json
 import re
 import sys
+import tarfile
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import duckdb
+import pyarrow.parquet as pq
 import pytest
 
 from tests.integration.prefect_server import PrefectServer
 from tests.integration.processes import environment, run, vlmdata
 from tests.integration.warm import Forked
 from tests.servers.hostile_web import HostileWeb, hostile_web, picture
+from tests.unit.conftest import Tiny
 from vlmdata.checkpoint import Dataset, Manifest, Shard
 from vlmdata.config import BuildConfig
 from vlmdata.config_reading import load_config, parse_config
@@ -28,7 +33,7 @@ from vlmdata.forgetting.who import manifests
 from vlmdata.ingest import reading
 from vlmdata.ingest.listing import list_source
 from vlmdata.ingest.shards import find_ingested, ingest_shard
-from vlmdata.layout import Step
+from vlmdata.layout import Stage, Step, forgotten_prefix
 
 pytestmark = pytest.mark.integration
 
@@ -98,6 +103,77 @@ def test_every_row_is_accounted_for(tmp_path: Path, web: HostileWeb) -> None:
     assert len([each for each in captions if each["id"] == samples[1]["id"]]) == 4
     for shard in shards:
         dataset.manifest(shard, Step.RAW).samples.check("samples")
+
+
+EVIL = ["/name/..%2F..%2Fevil.jpg", "/name/../../evil.jpg", "/name/x"]
+"""Names that would be a file above the folder; the server calls each `EVIL_NAME`, too."""
+
+
+@dataclass(frozen=True)
+class Home:
+    """A folder deep below another, in which a list was built into an export."""
+
+    above: Path
+    dataset: Dataset
+    web: HostileWeb
+
+    def samples(self, stage: Stage) -> list[dict[str, Any]]:
+        """Of every shard of a stage."""
+        every = manifests(self.dataset, Step(stage.value)).values()
+        return [row for each in every for row in table_of(self.dataset, each, "samples")]
+
+    def files(self, format_: str, suffix: str) -> list[Path]:
+        """Of the export."""
+        folder = Path(self.dataset.store.locate(f"{self.dataset.name}/{Stage.FINAL}"))
+        return sorted(path for path in folder.glob(f"*/{format_}/**/*{suffix}"))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    above = tmp_path_factory.mktemp("above")
+    inside = above / "a" / "b" / "c"
+    (inside / "tmp").mkdir(parents=True)
+    with hostile_web() as web, pytest.MonkeyPatch.context() as patch:
+        patch.chdir(inside)
+        patch.setattr(tempfile, "tempdir", str(inside / "tmp"))
+        web.pictures["/evil.jpg"] = picture(30)
+        formats = ["webdataset", "parquet", "llava"]
+        paths = [*EVIL, *GOOD[1:6]]
+        config = load_config(written(inside, web, paths, filter={"min_side": 16}, export={"formats": formats}))
+        dataset = Dataset(config.store, config.dataset)
+        Tiny(dataset, config).ingested().filtered().captioned().judged({}).exported()
+        yield Home(above, dataset, web)
+
+
+def test_what_a_list_says_more_is_carried_into_every_stage_and_export(home: Home) -> None:
+    """The column `n` of the list, which no stage knows."""
+    said = {home.web.url(path): {"n": n} for n, path in enumerate([*EVIL, *GOOD[1:6]]) if path in GOOD}
+    for stage in Stage:
+        if stage is not Stage.FINAL:
+            told = {row["key"]: json.loads(row["extra"]) for row in home.samples(stage) if row["key"] in said}
+            assert told == said, stage
+    told = {}
+    for path in home.files("webdataset", ".tar"):
+        with tarfile.open(path) as archive:
+            sidecars = [archive.extractfile(member) for member in archive if member.name.endswith(".json")]
+            told |= {row["key"]: row["extra"] for row in (json.load(each) for each in sidecars if each)}
+    assert {key: extra for key, extra in told.items() if key in said} == said
+    tables = [pq.read_table(path, columns=["key", "extra"]) for path in home.files("parquet", ".parquet")]
+    told = {row["key"]: json.loads(row["extra"]) for table in tables for row in table.to_pylist()}
+    assert {key: extra for key, extra in told.items() if key in said} == said
+
+
+def test_a_name_that_a_server_gives_is_the_name_of_nothing(home: Home) -> None:
+    """Nor is that of an address: neither a file below the folder, nor an object, nor a member of an archive."""
+    assert {seen.path for seen in home.web.requests} >= {EVIL[0], "/evil.jpg", EVIL[2]}, "they were downloaded"
+    raw = {row["key"] for row in home.samples(Stage.RAW)}
+    assert raw >= {home.web.url(path) for path in EVIL} and home.files("llava", ".jpg")
+    names = [str(path.relative_to(home.above)) for path in home.above.rglob("*")]
+    names += home.dataset.store.list("")
+    for path in home.files("webdataset", ".tar"):
+        with tarfile.open(path) as archive:
+            names += archive.getnames()
+    assert [name for name in names if "evil" in name or ".." in name] == []
 
 
 def test_the_query_of_the_page_says_how_hosts_did(tmp_path: Path, web: HostileWeb, monkeypatch: Any) -> None:
@@ -192,6 +268,27 @@ def test_what_was_withdrawn_is_not_asked_for_again(tmp_path: Path, web: HostileW
     told = rows(dataset, shards, "fetches")
     assert [(row["code"], row["attempts"]) for row in told] == [("forgotten", 0)] * 6
     assert host not in str(told)
+
+
+def test_a_tombstone_says_nothing_of_the_address_that_it_stands_for(tmp_path: Path, web: HostileWeb) -> None:
+    from vlmdata.forgetting.forget import as_lines, forget
+    from vlmdata.forgetting.who import Asked
+
+    path = written(tmp_path, web, GOOD[:5])
+    said = "Aunt Clara at the lake."
+    listed = [{"url": web.url(each), "caption": said, "by": "a stranger"} for each in GOOD[:5]]
+    (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, listed)))
+    dataset, _, shards = ingested(path)
+    assert [row["text"] for row in rows(dataset, shards, "captions")] == [said] * 5
+    asked = [Asked.of([], [web.url(GOOD[1])], [], []), Asked.of([], [], [web.host], [])]
+    receipts = [forget(dataset, each) for each in asked]
+    assert [receipt.samples for receipt in receipts] == [1, 4]
+    folder = Path(dataset.store.locate(forgotten_prefix(dataset.name)))
+    told = {path.name: path.read_text() for path in folder.iterdir()}
+    assert len(told) == 4, "a tombstone and a receipt of each"
+    told |= {f"receipt {each.number}": "\n".join([repr(each), *as_lines(each)]) for each in receipts}
+    marks = [*(part for each in GOOD[:5] for part in (web.url(each), Path(each).name)), web.host, said, "stranger"]
+    assert [(name, mark) for name, text in told.items() for mark in marks if mark in text] == []
 
 
 def test_what_was_withdrawn_by_its_bytes_is_so_in_every_table(tmp_path: Path, web: HostileWeb) -> None:

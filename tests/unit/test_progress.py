@@ -51,3 +51,32 @@ def test_bars_take_any_order_of_events(monkeypatch: pytest.MonkeyPatch, capsys: 
         progress.done(Step.RAW, 10)
         progress.end(Step.RAW)
     assert "10/10" in capsys.readouterr().err
+
+
+def test_what_is_worth_noting_stands_beside_the_bar_of_its_step(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (("FORCE_COLOR", "1"), ("TTY_COMPATIBLE", "1"), ("COLUMNS", "120")):
+        monkeypatch.setenv(name, value)
+    with progress_bars():
+        progress.note(Step.CAPTIONED, "of no step yet")
+        progress.begin(Step.CAPTIONED, 12)
+        progress.advance(Step.CAPTIONED, 5)
+        progress.note(Step.CAPTIONED, "$0.0003, 194 tokens")
+        progress.advance(Step.CAPTIONED, 7)
+        progress.note(Step.CAPTIONED, "$0.0006, 388 tokens")
+        progress.note(Step.CAPTIONED, "")
+        progress.end(Step.CAPTIONED)
+    drawn = capsys.readouterr().err
+    assert "of no step yet" not in drawn
+    last = drawn.rpartition("02 caption")[2]
+    assert last.startswith(" ($0.0006, 388 tokens)") and "12/12" in last
+
+
+def test_where_nobody_watches_the_last_note_stands_in_the_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bars():
+        progress.begin(Step.CAPTIONED, 12)
+        progress.note(Step.CAPTIONED, "$0.0003, 194 tokens")
+        progress.note(Step.CAPTIONED, "$0.0006, 388 tokens")
+        progress.end(Step.CAPTIONED)
+    assert capsys.readouterr().err == "02 caption: 12 samples ($0.0006, 388 tokens)\n"

@@ -25,6 +25,14 @@ def test_jitter_is_full() -> None:
     assert min(pauses) < 2 < 6 < max(pauses) <= 8
 
 
+@pytest.mark.parametrize("tried", range(1, 10))
+def test_each_pause_may_be_twice_as_long_as_the_one_before_up_to_the_longest(tried: int) -> None:
+    """Of 2,000 draws some come near to either bound, but for one run in ten to the fiftieth."""
+    most = min(30.0, 0.5 * 2 ** (tried - 1))
+    pauses = [Backoff(first_s=0.5, longest_s=30).pause(tried) for _ in range(2_000)]
+    assert 0 <= min(pauses) < most / 16 and most * 15 / 16 < max(pauses) <= most
+
+
 @given(asked=st.floats(-10, 1e6))
 def test_a_servers_figure_is_a_lower_bound_up_to_the_cap(asked: float) -> None:
     backoff = Backoff()

@@ -82,6 +82,19 @@ def test_a_prompt_that_was_edited_and_not_renumbered_is_another(tmp_path: Path) 
     assert len(set(keys)) == 4
 
 
+def test_a_prompt_that_was_renumbered_and_not_edited_is_another(tmp_path: Path) -> None:
+    """Whoever gives it another number wants other answers, though it says the same."""
+    file, asked = tmp_path / "mine.md", []
+    for version in (1, 2):
+        front = f"---\nname: mine\nversion: {version}\nlanguages: [en]\nmax_tokens: 50\nwords: [1, 30]\n---\n"
+        file.write_text(f"{front}What is it?\n", encoding="utf-8")
+        asked.append(asker(prompt=str(file)))
+    first, second = asked
+    assert [first.question(small) for small in (False, True)] == [second.question(small) for small in (False, True)]
+    assert set(first.keys(PICTURES)).isdisjoint(second.keys(PICTURES))
+    assert [one.prompt.identity.partition(":")[0] for one in asked] == ["mine@1", "mine@2"]
+
+
 def test_the_names_of_today_are_those_of_tomorrow() -> None:
     """Other names would ask and pay for every picture of every dataset once more."""
     settled = asker(prompt="What is it?").keys(["0" * 64])

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
+from html import unescape
+from pathlib import Path
 from typing import Any, get_args
 
 import pyarrow as pa
 import pytest
 import yaml
 
-from vlmdata.config import PixelsConfig
+from vlmdata.config import LanguageModel, PixelsConfig, QualityConfig
 from vlmdata.export.card import CardFacts, card
+from vlmdata.export.card_facts import card_facts
 from vlmdata.export.card_head import configs, hub_licence, languages, size_category
 from vlmdata.export.card_judged import retrieval_section
 from vlmdata.export.card_pixels import FATES
 from vlmdata.export.pixels import Change, Picture
 from vlmdata.export.rows import ROWS
 from vlmdata.export.tallies import PASSED_THROUGH, added_up, tally
+from vlmdata.health.measure import measure_health
+from vlmdata.health.saved import save
+from vlmdata.models.calibration import Calibration
+from vlmdata.models.source import model_identity
+from vlmdata.runs import existing_run
 from vlmdata.schema import filled
 
 A_PICTURE = Picture(b"", "jpg", 1, 1)
@@ -227,11 +235,73 @@ def test_bounds_used_on_another_language_and_languages_nobody_knows_are_limits(s
     assert "were used for" not in limits({}, {"health": story_health, "thresholds": same})
 
 
+LAION = "LAION's rule, found with OpenAI CLIP ViT-B/32 on English captions"
+CLIP_16 = {"model": "ViT-B-16"}
+MANY = LanguageModel(model="xlm-roberta-base-ViT-B-32", pretrained="laion5b_s13b_b90k")
+
+
+def told_of_bounds(story: Any, **quality: Any) -> tuple[list[str], str]:
+    """From a config to README.md: the limits about bounds, and the table of them."""
+    config = story.config.model_copy(update={"quality": QualityConfig(**quality)})
+    text = card(MANIFEST, {}, card_facts(existing_run(story.dataset), config))
+    sections = [text.partition(f"## {name}")[2].partition("\n## ")[0] for name in ("Known limits", "How captions were")]
+    return [line for line in sections[0].splitlines() if "not its own" in line], sections[1]
+
+
+@pytest.mark.parametrize(
+    ("quality", "model", "language"),
+    [
+        (CLIP_16, "ViT-B-16:openai", "en"),
+        ({**CLIP_16, "accept_above": 0.3}, "ViT-B-16:openai", "en"),
+        ({"languages": {"zh": MANY}}, "xlm-roberta-base-ViT-B-32:laion5b_s13b_b90k", "zh"),
+        ({"pretrained": "laion2b_s34b_b79k"}, "ViT-B-32:laion2b_s34b_b79k", "en"),
+    ],
+)
+def test_bounds_that_are_another_models_reach_the_card(story: Any, quality: Any, model: str, language: str) -> None:
+    warned, table = told_of_bounds(story, **quality)
+    [line] = warned
+    assert line.startswith(f"- The bounds of `{model}` are not its own: ")
+    assert f"applied to {model} in {language}, for which nothing was measured: calibrate it" in unescape(line)
+    assert LAION in unescape(line)
+    [row] = [row for row in table.splitlines() if f"| {model} |" in row]
+    assert f"| {quality.get('accept_above', 0.28)} | 0.2 |" in row
+
+
+def test_bounds_of_a_config_that_were_found_on_another_language_reach_the_card(story: Any, tmp_path: Path) -> None:
+    """The run's captions are English, and its judge was calibrated on German ones alone."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "open_clip_model.safetensors").write_bytes(b"w")
+    (folder / "open_clip_config.json").write_text('{"model_cfg": {}, "languages": ["en", "de"]}')
+    german = Calibration(model_identity(str(folder)), "de", 0.31, 0.11, 0.9, 500, "measured on de")
+    german.save(tmp_path / "de.json")
+    run = existing_run(story.dataset)
+    save(run, measure_health(run))
+    quality = {"model": str(folder), "pretrained": None, "calibration": str(tmp_path / "de.json")}
+    said = "Bounds that were found on captions in `de` were used for `en` (6)."
+    config = story.config.model_copy(update={"quality": QualityConfig(**quality, unlabelled_language="de")})
+    assert said in card(MANIFEST, {}, card_facts(run, config))
+    given = story.config.model_copy(update={"quality": QualityConfig(accept_above=0.3, reject_below=0.2)})
+    assert "were used for" not in card(MANIFEST, {}, card_facts(run, given))
+
+
+@pytest.mark.parametrize(
+    "quality",
+    [
+        {},
+        {"model": "ViT-B-32", "pretrained": "openai"},
+        {**CLIP_16, "accept_above": 0.3, "reject_below": 0.2},
+        {"model": "starter", "pretrained": None},
+    ],
+)
+def test_of_bounds_that_are_a_models_own_or_given_no_card_warns(story: Any, quality: Any) -> None:
+    warned, table = told_of_bounds(story, **quality)
+    assert warned == [] and "| every other |" in table
+    assert "nothing was measured" not in table
+
+
 @pytest.fixture
 def story_health(story: Any) -> Any:
-    from vlmdata.health.measure import measure_health
-    from vlmdata.runs import existing_run
-
     return measure_health(existing_run(story.dataset))
 
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from vlmdata.errors import BrokenInvariant, ConfigError
 from vlmdata.export import llava, mds, parquet, webdataset
@@ -154,9 +154,12 @@ def test_webdataset_reads_the_tar(exported: Exported, tmp_path: Path) -> None:
 
 
 def test_open_clip_s_training_reader_reads_the_tars(
-    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    exported: Exported, source: Callable[[int], dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It takes how much there is from sizes.json; shuffled to train, in order to validate."""
+    """It takes how much there is from sizes.json; shuffled to train, in order to validate.
+
+    Its pixels are those of the source's own picture, where the stream was passed on or no pixel was lost.
+    """
     from open_clip_train import data as open_clip_s
     from open_clip_train.data import get_dataset_size, get_wds_dataset
 
@@ -167,7 +170,10 @@ def test_open_clip_s_training_reader_reads_the_tars(
     put(webdataset, tmp_path, rows, pictures)
     shards = str(tmp_path / "{00000..00001}.tar")
     assert get_dataset_size(shards) == (6, 2)
-    expected = list(zip(rows["caption"].to_pylist(), [(one.width, one.height) for one in pictures], strict=True))
+    turned = [picture.reencoded for picture in pictures]
+    assert turned == [False, False, False, False, True, False] and pictures[4].extension == "png"
+    expected = list(zip(rows["caption"].to_pylist(), map(_upright_pixels, source(6).values()), strict=True))
+    assert len(set(expected)) == 6
     for is_train in (True, False):
         options = SimpleNamespace(
             train_data=shards,
@@ -181,17 +187,19 @@ def test_open_clip_s_training_reader_reads_the_tars(
             workers=1 if is_train else 0,
             world_size=1,
         )
-        data = get_wds_dataset(options, lambda image: image.size, is_train=is_train, tokenizer=lambda text: [text])
-        read = [
-            (text, (int(width), int(height)))
-            for widths_and_heights, texts in data.dataloader
-            for text, width, height in zip(texts, *_columns(widths_and_heights), strict=True)
-        ]
+        data = get_wds_dataset(options, _pixels, is_train=is_train, tokenizer=lambda text: [text])
+        read = [(text, told) for batch, texts in data.dataloader for text, told in zip(texts, batch, strict=True)]
         assert (sorted(read), data.dataloader.num_samples) == (sorted(expected), 6) if is_train else read == expected
 
 
-def _columns(sizes: Any) -> tuple[list[int], list[int]]:
-    return [int(size[0]) for size in sizes], [int(size[1]) for size in sizes]
+def _pixels(image: Image.Image) -> str:
+    """Mode, size and every pixel of a picture: as words, since pictures of many sizes make no batch of arrays."""
+    return f"{image.mode} {image.width} x {image.height} {sha256(image.tobytes()).hexdigest()}"
+
+
+def _upright_pixels(data: bytes) -> str:
+    with Image.open(io.BytesIO(data)) as image:
+        return _pixels(ImageOps.exif_transpose(image).convert("RGB"))
 
 
 def test_the_tar_tells_provenance_and_scores_and_nothing_of_this_machine(exported: Exported) -> None:

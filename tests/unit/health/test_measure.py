@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from vlmdata.checkpoint import Dataset
+from vlmdata.checkpoint import Dataset, Result, Shard, publish, step_key
+from vlmdata.config import QualityConfig
 from vlmdata.errors import StoreError
 from vlmdata.health.health import Health
 from vlmdata.health.histogram import score_histogram
 from vlmdata.health.measure import measure_health
 from vlmdata.health.render import as_lines, as_markdown
 from vlmdata.layout import Stage, Step
+from vlmdata.quality.bands import judge_shard
+from vlmdata.quality.scores import score_shard
 from vlmdata.runs import Run, existing_run, start_run
 from vlmdata.status import describe_run
 
@@ -124,6 +128,82 @@ def test_a_run_that_ends_before_scores(tiny: Callable[..., Any], pictures: Any, 
     longest = [row["p95"] for row in health.lengths.to_pylist() if (row["unit"], row["language"]) == ("words", "und")]
     assert longest == [np.percentile([7, 2], 95)]
     shown(health)
+
+
+@pytest.mark.parametrize("stage", list(Stage)[:4])
+def test_pictures_are_counted_by_the_folder_that_they_lie_in(
+    tiny: Callable[..., Any], pictures: Any, stage: Stage
+) -> None:
+    """Of what the stage kept, over all its shards, the fullest first; what lies in none is told as the root."""
+    names = ["stock/cats/a.png", "stock/cats/b.png", "stock/c.png", "own/a.png", "own/b.png", "here.png"]
+    source = {name: pictures.png(seed) for seed, name in enumerate(names)}
+    source["own/b.png"] = pictures.png(9, 20, 20)
+    started = tiny(source, {name: [name] for name in source}, shard_size=2)
+    health = measure_health(built(started, stage, {"stock/c.png": 0.1}))
+    own, stock = 2 if stage is Stage.RAW else 1, 2 if stage is Stage.CHECKED else 3
+    assert next(iter(health.distribution("source").items())) == ("stock", stock)
+    assert health.distribution("source") == {"stock": stock, "own": own, ".": 1}
+    shown(health)
+
+
+def test_pictures_with_an_address_are_counted_by_its_host(tiny: Callable[..., Any], pictures: Any) -> None:
+    """As the stages leave them, with the addresses that a list of links would have given."""
+    hosts = ["Stock.example.org", "stock.example.org:8080", "me@own.example"]
+    started = tiny({f"{number}.png": pictures.png(number) for number in range(4)}, shard_size=2).ingested()
+    run = start_run(started.dataset, started.config)
+    run.stage_done(started.each(with_addresses, hosts).report(Stage.RAW))
+    assert measure_health(run).distribution("source") == {"stock.example.org": 2, "own.example": 1, ".": 1}
+
+
+def with_addresses(dataset: Dataset, shard: Shard, hosts: Sequence[str]) -> Shard:
+    """The shard as if each host had given its picture of that number."""
+    before = dataset.manifest(shard, Step.RAW)
+    samples = dataset.read(shard, Step.RAW, "samples")
+    given = dict(
+        zip([f"{number}.png" for number in range(4)], [f"https://{host}/a.png" for host in hosts], strict=False)
+    )
+    urls = pa.array([given.get(key) for key in samples["key"].to_pylist()], pa.string())
+    tables = {name: dataset.read(shard, Step.RAW, name) for name in before.tables}
+    tables["samples"] = samples.set_column(samples.column_names.index("url"), "url", urls)
+    result = Result(tables, samples=before.samples, captions=before.captions)
+    key = step_key(Step.RAW, [shard.name], "with addresses")
+    return shard.at(Step.RAW, publish(dataset, shard.name, Step.RAW, key, result))
+
+
+def test_lengths_in_tokens_are_numpys_of_what_the_models_tokenizer_makes(
+    tiny: Callable[..., Any], pictures: Any
+) -> None:
+    """Scored by the model that ships; one caption is longer than it reads, of which one token more is told."""
+    from vlmdata.models.load import load_parts
+    from vlmdata.models.source import resolve
+
+    model = QualityConfig(model="starter-multilingual", pretrained=None, accept_above=-1, reject_below=-1, device="cpu")
+    said: dict[str, list[Any]] = {
+        f"{number}.png": [
+            {"text": f"a cat {'and a dog ' * number}", "lang": "en"},
+            {"text": f"Katze {number}, {'Donaudampfschifffahrt ' * (number % 3)}", "lang": "de"},
+        ]
+        for number in range(9)
+    }
+    said["0.png"].append({"text": "a cat " * 300, "lang": "en"})
+    started = tiny({name: pictures.png(seed) for seed, name in enumerate(said)}, said, shard_size=4)
+    scored = started.ingested().filtered().captioned().each(score_shard, model).each(judge_shard, model)
+    run = start_run(scored.dataset, scored.config)
+    run.stage_done(scored.report(Stage.CHECKED))
+    tokenizer = load_parts(resolve("starter-multilingual")).tokenizer
+    room = 2_000
+    padding = int(np.asarray(tokenizer([""], room))[0, -1])
+    lengths: dict[str | None, list[int]] = {None: [], "en": [], "de": []}
+    for caption in (one for captions in said.values() for one in captions):
+        used = int(np.count_nonzero(np.asarray(tokenizer([caption["text"]], room)) != padding))
+        for language in (None, caption["lang"]):
+            lengths[language].append(min(used, tokenizer.context_length + 1))
+    found = {row["language"]: row for row in measure_health(run).lengths.to_pylist() if row["unit"] == "tokens"}
+    assert set(found) == set(lengths) and len(set(lengths["en"])) > 5
+    for language, counts in lengths.items():
+        told = found[language]
+        assert told["count"] == len(counts)
+        assert [told["p5"], told["median"], told["p95"]] == np.percentile(counts, [5, 50, 95]).tolist()
 
 
 def test_captions_without_a_score(tiny: Callable[..., Any], pictures: Any) -> None:

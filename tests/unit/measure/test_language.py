@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -100,3 +101,42 @@ def test_words_are_counted_with_and_without_spaces(text: str, words: int) -> Non
 def test_the_model_is_loaded_when_it_is_first_asked() -> None:
     code = "import sys, vlmdata.measure.language; sys.exit('py3langid' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+OFFLINE = """
+import json, socket, sys
+
+
+def refused(*_, **__):
+    raise AssertionError("something asked the network")
+
+
+for name in ("connect", "connect_ex", "sendto", "bind"):
+    setattr(socket.socket, name, refused)
+for name in ("create_connection", "getaddrinfo", "gethostbyname"):
+    setattr(socket, name, refused)
+
+from vlmdata.measure.language import identify
+
+print(json.dumps(identify(json.load(sys.stdin))))
+"""
+
+
+def test_languages_are_told_without_a_network_or_a_folder_to_write_to(tmp_path: Path) -> None:
+    """In a process of its own, so that no model is loaded yet, with a home that nothing was ever put into."""
+    texts = ["A dog sleeps on the sofa in the living room.", "Ein Hund schläft auf dem Sofa im Wohnzimmer.", "狗在睡觉"]
+    home = tmp_path / "home"
+    home.mkdir()
+    surroundings = {**os.environ, "HOME": str(home), "XDG_CACHE_HOME": str(home)}
+    done = subprocess.run(
+        [sys.executable, "-c", OFFLINE],
+        input=json.dumps(texts),
+        capture_output=True,
+        text=True,
+        env=surroundings,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = [(tag, probability) for tag, probability in json.loads(done.stdout)]
+    assert found == identify(texts) and [tag for tag, _ in found] == ["en", "de", "zh"]
+    assert list(home.iterdir()) == []

@@ -13,6 +13,7 @@ from vlmdata.measure.encoder import Encoder, load_encoder
 from vlmdata.models import starter, starter_multilingual
 from vlmdata.models.calibration import thresholds_for
 from vlmdata.models.source import describe, model_identity, read_config, resolve
+from vlmdata.models.starter import build as starter_build
 from vlmdata.models.starter_multilingual import build
 
 NAME = starter_multilingual.NAME
@@ -94,6 +95,17 @@ def test_it_is_an_open_clip_model() -> None:
 
     parts = build.build()
     assert isinstance(parts.model, CustomTextCLIP) and not parts.model.training
+
+
+def test_it_sees_with_the_image_tower_of_starter_bit_for_bit() -> None:
+    """Weights and running means, of which some would pass unnoticed if a tower were trained on."""
+    import torch
+
+    ours, its = (parts.model.visual.trunk.state_dict() for parts in (build.build(), starter_build.build()))
+    assert list(ours) == list(its) and len(its) > 200
+    for name, tensor in its.items():
+        assert (ours[name].dtype, ours[name].shape) == (tensor.dtype, tensor.shape)
+        assert torch.equal(ours[name], tensor), name
 
 
 def test_a_word_is_nearer_to_its_translations_than_to_another_word(encoder: Encoder) -> None:

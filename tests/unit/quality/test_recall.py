@@ -71,5 +71,16 @@ def test_recall_and_its_interval() -> None:
     assert Recall.of(np.array([], np.int64)) == Recall(0, 0.0, 0.0, 0.0, ((0.0, 1.0),) * 3)
 
 
+@pytest.mark.parametrize(("below", "rank"), [(-1e-5, 1), (1e-5, 2)])
+def test_a_cosine_of_95_hundredths_is_where_captions_begin_to_say_the_same(below: float, rank: int) -> None:
+    """Two captions and the picture of the first, which is nearer to the second."""
+    cosine = 0.95 - below
+    texts = np.array([[1, 0], [cosine, np.sqrt(1 - cosine**2)]], np.float32)
+    to_text, to_image = ranks(texts[[1, 0]], texts, ["a cat", "a dog"])
+    assert to_text.tolist() == to_image.tolist() == [rank, rank]
+    assert ranks(texts[[1, 0]], texts, ["a cat", "a dog"], None)[0].tolist() == [2, 2]
+    assert ranks(texts[[1, 0]], texts, ["a cat", "A cat!"], None)[0].tolist() == [1, 1]
+
+
 def test_words_alone() -> None:
     assert plain("  A  Cat—on a mat! ") == "a cat on a mat" and plain("ﬁne") == "fine"

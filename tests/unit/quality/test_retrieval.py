@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -223,6 +224,62 @@ def test_the_worst_shard_language_and_source_are_named_and_their_words_are_shown
     assert "&lt;script&gt;alert(" in page and "&lt;b onclick=x&gt;" in page
     assert "<script" not in page and "<b " not in page
     assert page.count("data:image/jpeg;base64,") == 50
+
+
+def test_a_check_that_stops_a_run_names_the_worst_source_shard_and_language_wherever_it_is_told(
+    checked: Callable[..., Any],
+) -> None:
+    """In its message, in the run's record and on the page; all of one shard's captions in French belong elsewhere."""
+    french = {"languages": {"fr": {"model": "starter-multilingual", **BOUNDS}}}
+    names, bad = keys(150), set(keys(150)[SHARD_SIZE : 2 * SHARD_SIZE])
+    axes = np.eye(300)
+    images = {key: axes[number] for number, key in enumerate(names)}
+    texts = {key: axes[number + (150 if key in bad else 0)] for number, key in enumerate(names)}
+    captions = {key: [{"text": key, "lang": "fr" if key in bad else "en"}] for key in names}
+    built, found = checked(captions, images, texts, **french)
+    [worst] = [shard.name for shard in built.shards if keys_in(built, shard) == bad]
+    with pytest.raises(NeedsCleaning) as stopped:
+        found.require_clean()
+    assert f"worst: source . (33%), origin source (33%), shard {worst} (100%), language fr (100%)" in str(stopped.value)
+    groups = json.loads(json.dumps(found.record()))["groups"]
+    told = {by: [(row["name"], row["images"], row["miss_rate"]) for row in rows] for by, rows in groups.items()}
+    assert told["shard"][0] == (worst, SHARD_SIZE, 1.0)
+    assert [share for _, _, share in told["shard"]] == [1.0, 0.0, 0.0]
+    assert told["language"] == [("fr", 50, 1.0), ("en", 100, 0.0)]
+    assert told["source"] == [(".", 150, pytest.approx(1 / 3))]
+    page = worst_page(built.dataset, built.shards, found).decode()
+    for by, name in (("shard", worst), ("language", "fr"), ("source", ".")):
+        rows = page.partition(f"<h2>By {by}, the worst first</h2>")[2].partition("</table>")[0].split("<tr>")
+        share = "33.3%" if by == "source" else "100.0%"
+        assert rows[2].startswith(f"<td>{name}<td>") and rows[2].endswith(f"<td>{share}")
+
+
+def keys_in(built: Tiny, shard: Shard) -> set[str]:
+    """Of the samples that 03 kept of it."""
+    return set(built.dataset.read(shard, Step.CHECKED, "samples")["key"].to_pylist())
+
+
+def near_captions(count: int, cosine: float) -> tuple[dict[str, Vector], dict[str, Vector]]:
+    """Pictures by two, whose captions lie at a cosine; each picture lies where the other one's caption is."""
+    axes = np.eye(count)
+    images, texts = dict[str, Vector](), dict[str, Vector]()
+    for number in range(0, count, 2):
+        one, other = keys(count)[number : number + 2]
+        texts[one] = axes[number]
+        texts[other] = cosine * axes[number] + np.sqrt(1 - cosine**2) * axes[number + 1]
+        images[one], images[other] = texts[other], texts[one]
+    return images, texts
+
+
+@pytest.mark.parametrize(("cosine", "verdict", "first"), [(0.9502, "passed", 1.0), (0.9498, "needs cleaning", 0.0)])
+def test_captions_at_a_cosine_of_95_hundredths_say_the_same_and_below_it_they_do_not(
+    checked: Callable[..., Any], cosine: float, verdict: str, first: float
+) -> None:
+    """Whoever finds a caption that says what its own does has found it."""
+    images, texts = near_captions(100, cosine)
+    _, found = checked(own_names(100), images, texts, retrieval={"top_k": 1})
+    assert (found.verdict, found.exports["image_to_text"].r1) == (verdict, first)
+    assert found.exports["text_to_image"].r1 == first and found.exports["image_to_text"].r5 == 1.0
 
 
 @pytest.mark.parametrize(("of_a", "of_b", "bound"), [(3, 1, 0.2), (1, 3, 0.325), (0, 2, 0.4), (0, 0, 0.2)])

@@ -21,6 +21,7 @@ from vlmdata.models.starter_multilingual import NAME as MULTILINGUAL
 from vlmdata.quality import embeddings
 from vlmdata.quality.bands import judge_shard
 from vlmdata.quality.embeddings import column_vectors, vector_column
+from vlmdata.quality.judges import judges
 from vlmdata.quality.pictures import opened
 from vlmdata.quality.scores import cosine, score_shard
 
@@ -89,6 +90,31 @@ def test_a_score_says_which_weights_gave_it(scored: Any) -> None:
 
     weights = {row["language"]: row["weights"] for row in scored.rows(Step.SCORES, "scores")}
     assert weights["en"] == load_encoder("starter", None, "cpu").weights and weights["ja"] is None
+
+
+def test_embeddings_are_kept_as_lists_of_one_size_of_float16(captioned: Any, tmp_path: Path) -> None:
+    """In memory, and in the file's own Parquet schema: of pictures, of mirrored ones and of captions."""
+    import pyarrow.parquet as pq
+
+    from vlmdata.measure.encoder import load_encoder
+
+    encoder = load_encoder("starter", None, "cpu")
+    dataset, [shard, *_] = captioned.dataset, captioned.each(score_shard, STARTER).shards
+    judge = judges(STARTER).default
+    pictured, mirrored = embeddings.embed_both_ways(dataset, shard, judge, "cpu")
+    assert pictured.tables == embeddings.embed_shard(dataset, shard, judge, "cpu").tables
+    kept = [pictured.tables["images"], mirrored.tables["images"]]
+    kept += [ref for name, ref in dataset.manifest(shard, Step.SCORES).tables.items() if name.startswith("texts/")]
+    assert len(kept) == 3
+    for ref in kept:
+        column = dataset.table(ref)["embedding"]
+        assert column.type == pa.list_(pa.float16(), encoder.dim) and len(column) > 0 and not column.null_count
+        (file := tmp_path / "t.parquet").write_bytes(dataset.store.get(ref.path))
+        assert pq.read_schema(file).field("embedding").type == pa.list_(pa.float16(), encoder.dim)
+        vectors = np.array(column.to_pylist(), np.float32)
+        assert vectors.shape == (len(column), encoder.dim)
+        assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=2e-3)
+        assert np.array_equal(column_vectors(column), vectors)
 
 
 def open_clip_by_hand(model: str, pretrained: str | None) -> tuple[Any, Any, Any]:
