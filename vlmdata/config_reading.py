@@ -29,6 +29,7 @@ class Kind(Generic[C]):
         example: An override.
         paths: Keys of paths; relative ones are taken from where they were written.
         names_or_paths: Keys whose value is a path only if it begins like one.
+        start: What to tell a person whose file is not there.
     """
 
     model: type[C]
@@ -36,6 +37,7 @@ class Kind(Generic[C]):
     example: str
     paths: Keys
     names_or_paths: Keys
+    start: str
 
     def read(self, path: str | os.PathLike[str], overrides: Iterable[str] = (), **unsaid: Any) -> C:
         """Read a file; `overrides` are `dotted.key=value` with YAML values, `unsaid` is what the file need not say.
@@ -47,7 +49,7 @@ class Kind(Generic[C]):
             ConfigError: one line naming the key, the value and what was expected.
         """
         file = Path(path)
-        raw = {**unsaid, **_read_yaml(file, self.keys)}
+        raw = {**unsaid, **_read_yaml(file, self)}
         _absolute_paths(raw, file.parent.resolve(), self)
         return self.parse(raw, overrides, where=str(path))
 
@@ -78,6 +80,7 @@ BUILD = Kind(
         ("export", "decontaminate", "lists"),
     ),
     names_or_paths=(("quality", "model"), ("quality", "pretrained"), ("caption", "prompt")),
+    start="`vlmdata init` writes one to start from",
 )
 
 
@@ -93,11 +96,11 @@ def load_config(path: str | os.PathLike[str], overrides: list[str] | None = None
     return BUILD.read(path, overrides or [], store=BuildConfig.model_fields["store"].default)
 
 
-def _read_yaml(file: Path, keys: str) -> dict[str, Any]:
+def _read_yaml(file: Path, kind: Kind[Any]) -> dict[str, Any]:
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"{file}: no such config file; `vlmdata init` writes one to start from") from None
+        raise ConfigError(f"{file}: no such config file; {kind.start}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read as text ({error})") from error
     try:
@@ -106,7 +109,7 @@ def _read_yaml(file: Path, keys: str) -> dict[str, Any]:
         line = " ".join(str(error).split())
         raise ConfigError(f"{file}: not valid YAML: {line}") from error
     if not isinstance(raw, dict):
-        raise ConfigError(f"{file}: expected a mapping of keys such as {keys}")
+        raise ConfigError(f"{file}: expected a mapping of keys such as {kind.keys}")
     return raw
 
 

@@ -58,11 +58,19 @@ def _label(step: str, *, before: bool) -> str:
 
 
 class _Rate(ProgressColumn):
-    """Samples a second so far."""
+    """Pictures a second so far."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text(f"{speed:,.0f}/s" if speed else "", style="progress.data.speed")
+        return Text(_rate(speed) if speed else "", style="progress.data.speed")
+
+
+def _rate(speed: float) -> str:
+    return f"{speed:,.0f} images/s" if speed >= 10 else f"{speed:,.2g} images/s"
+
+
+_LOOKED_BACK_S = 3_600
+"""Of a training's steps there may be one in minutes."""
 
 
 class Bars(progress.Listener):
@@ -154,7 +162,7 @@ def progress_bars() -> Iterator[Bars]:
         _Rate(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as shown:
+    with Progress(*columns, console=console, speed_estimate_period=_LOOKED_BACK_S) as shown:
         bars = Bars(shown)
         with progress.listening(bars):
             yield bars

@@ -158,10 +158,13 @@ class LocalStore(Store):
         self._key = key
 
     def check(self, *, create: bool = True) -> None:
-        with self._errors(self.root):
-            there = next(folder for folder in (self.root, *self.root.parents) if folder.exists())
-            with tempfile.TemporaryFile(dir=there):
+        there = next(folder for folder in (self.root, *self.root.parents) if folder.exists())
+        try:
+            with self._errors(self.root), tempfile.TemporaryFile(dir=there):
                 pass
+        except FileNotFoundError as error:
+            # There are folders in which nothing can be made, such as those of /proc.
+            raise StoreError(f"{self._key}: {self.root}: cannot be written; choose another {self._key}") from error
         if create:
             self._check_create(there)
 

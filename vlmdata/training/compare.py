@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow.compute as pc
 
 from vlmdata.errors import ConfigError, SourceError
@@ -16,6 +18,7 @@ from vlmdata.store import LocalStore
 from vlmdata.training.batch import batch_of
 from vlmdata.training.card import WAYS
 from vlmdata.training.config import TRAIN, TrainConfig
+from vlmdata.training.order import Rows
 from vlmdata.training.samples import TRAIN as TRAIN_SPLIT
 from vlmdata.training.samples import VALIDATION, Samples, open_samples
 
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 MEASURES = tuple(f"{way}_r{k}" for way in WAYS for k in (1, 5, 10))
 RESULT = "compare.json"
 _FEWEST_SEEDS = 2
+_READ_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -145,13 +149,34 @@ def _with(config: TrainConfig, **changes: Any) -> TrainConfig:
 
 
 def _refuse_overlap(name: str, trained_on: Samples, measured_on: Samples) -> None:
-    held = measured_on.table["id"].take(measured_on.rows(VALIDATION))
-    own = trained_on.table["id"].take(trained_on.rows(TRAIN_SPLIT))
-    both = int(pc.sum(pc.is_in(own, value_set=held.combine_chunks())).as_py() or 0)
-    if both:
+    held, own = measured_on.rows(VALIDATION), trained_on.rows(TRAIN_SPLIT)
+    shared = _alike(trained_on, own, measured_on, held, "id") | _same_pictures(trained_on, own, measured_on, held)
+    if both := int(shared.sum()):
         raise SourceError(
             f"{name}: trains on {both:,} of the held-out pictures; split both sets alike, or name others by --held-out"
         )
+
+
+def _alike(ours: Samples, rows: Rows, theirs: Samples, other_rows: Rows, column: str) -> npt.NDArray[np.bool_]:
+    """Which of our rows have a value of a column that is one of theirs."""
+    found = pc.is_in(ours.table[column].take(rows), value_set=theirs.table[column].take(other_rows).combine_chunks())
+    return cast("npt.NDArray[np.bool_]", found.to_numpy())
+
+
+def _same_pictures(ours: Samples, rows: Rows, theirs: Samples, other_rows: Rows) -> npt.NDArray[np.bool_]:
+    """Which of our pictures have the same bytes as one of theirs, under whatever name; only those as large are read."""
+    may = _alike(ours, rows, theirs, other_rows, "size")
+    digests = set(_digests(theirs, other_rows[_alike(theirs, other_rows, ours, rows, "size")]))
+    found = np.zeros(len(rows), bool)
+    found[may] = [digest in digests for digest in _digests(ours, rows[may])]
+    return found
+
+
+def _digests(samples: Samples, rows: Rows) -> Iterator[bytes]:
+    for start in range(0, len(rows), _READ_AT_ONCE):
+        some = samples.table.select(["tar", "offset", "size"]).take(rows[start : start + _READ_AT_ONCE]).to_pylist()
+        places = [(row["tar"], row["offset"], row["size"]) for row in some]
+        yield from (sha256(data).digest() for data in samples.tars.read(places))
 
 
 def _trained(config: TrainConfig, title: str) -> dict[str, Any]:

@@ -219,6 +219,7 @@ TRAIN = Kind(
     example="base_lr=1e-4",
     paths=(("data",), ("out",)),
     names_or_paths=(("model",), ("pretrained",), ("alignment", "model"), ("alignment", "pretrained")),
+    start="or start from a preset: vlmdata train --preset NAME --data DATA --out OUT",
 )
 """How a training's config is read."""
 

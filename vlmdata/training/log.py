@@ -83,7 +83,8 @@ def read_warnings(out: Path) -> list[str]:
     """The sentences of the log that warn."""
     path = out / SENTENCES
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return [line for line in lines if line.startswith("Warning: ")]
+    # A run that was broken off after a warning says it again.
+    return list(dict.fromkeys(line for line in lines if line.startswith("Warning: ")))
 
 
 def check_trackers(names: Sequence[str]) -> None:

@@ -102,7 +102,8 @@ def open_samples(config: TrainConfig, out: Path) -> Samples:
         SourceError: it fails verification, cannot be read, or a split is empty.
     """
     found = export_files(config.data)
-    held_out = not any(tar.split == VALIDATION for tar in found.tars)
+    # Where there are splits, none of them is anybody else's to train on.
+    held_out = all(tar.split is None for tar in found.tars)
     share = config.validation_share if held_out else None
     terms = json.dumps([found.digest, config.caption_weights, share, list(found.bytes.versions)])
     name = f"index-{sha256(terms.encode()).hexdigest()[:16]}"
@@ -135,7 +136,10 @@ def _listed(tar: Tar, number: int, found: ExportFiles, out: Path) -> pa.Table:
     where = found.bytes.where(number)
     with found.bytes.whole(number, out / "verified") as path:
         verify(tar, path, where)
-        listed = list_rows(WebdatasetSource(path=str(path)))
+        try:
+            listed = list_rows(WebdatasetSource(path=str(path)))
+        except SourceError as error:
+            raise SourceError(f"data: {where}: {str(error).partition(': ')[2] or error}") from error
     refuse_count(tar, where, listed.num_rows)
     return listed
 
@@ -197,9 +201,15 @@ def split_of(key: str, share: float) -> str:
 
 
 def _refuse_empty(samples: Samples, config: TrainConfig) -> None:
+    if not len(samples.table) and samples.left_out.get("no_caption"):
+        change = "caption_weights that fit its languages" if config.caption_weights else "a set with captions"
+        raise SourceError(f"data: no picture of {config.data} has a caption to learn from; give {change}")
     for split in (TRAIN, VALIDATION):
         if not len(samples.rows(split)):
+            size = "smaller" if split == TRAIN else "larger"
             change = (
-                "a larger validation_share" if samples.held_out else f"an export with a split {split!r} that has some"
+                f"more data, or a {size} validation_share"
+                if samples.held_out
+                else f"an export with a split {split!r} that has some (export.splits)"
             )
             raise SourceError(f"data: no pair in the {split} split of {config.data}; give {change}")

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vlmdata.errors import ConfigError, SourceError
-from vlmdata.training.config import LAST_RATE, VISION_SHARE, StageConfig, TrainConfig
+from vlmdata.training.config import LAST_RATE, VISION_SHARE, WARMUP, StageConfig, TrainConfig
+
+_FEW = math.ceil(1 / WARMUP[1])
+"""Steps of which one is no longer a larger share than a warmup may take."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Stage:
         epochs: its epochs; `first_epoch` is its first, counted over all stages from 0.
         peak: its highest rate.
         steps: its steps; `first_step` is its first, counted over all stages from 0.
-        warmup: steps in which the rate rises.
+        warmup: steps in which the rate rises: the nearest to the config's share, and one at least.
     """
 
     number: int
@@ -45,6 +48,16 @@ class Stage:
             return self.peak * (at + 1) / self.warmup
         done = (at - self.warmup) / max(1, self.steps - 1 - self.warmup)
         return LAST_RATE + (self.peak - LAST_RATE) * (1 + math.cos(math.pi * min(1.0, done))) / 2
+
+    @property
+    def doubt(self) -> str | None:
+        """What its few steps do to the schedule, if they do."""
+        if self.steps >= _FEW:
+            return None
+        return (
+            f"stage {self.number} has {self.steps} steps, too few for a warmup of {WARMUP[0]:.0%} to {WARMUP[1]:.0%}"
+            f" of them: it takes {self.warmup}"
+        )
 
     def __str__(self) -> str:
         return (

@@ -10,10 +10,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from vlmdata import layout
+from vlmdata.checkpoint import Dataset
 from vlmdata.errors import ConfigError
 from vlmdata.store import LocalStore
 from vlmdata.training.config import TrainConfig
 from vlmdata.training.samples import TRAIN, VALIDATION, Samples
+from vlmdata.versions.version import numbers, read_version
 
 RUN = "run.json"
 _LIBRARIES = ("vlmdata", "torch", "torchvision", "open_clip_torch", "timm", "transformers", "numpy", "pillow", "peft")
@@ -25,25 +28,57 @@ def config_hash(config: TrainConfig, samples: Samples) -> str:
     return sha256(terms.encode()).hexdigest()[:16]
 
 
-def story_of(config: TrainConfig, samples: Samples, **more: Any) -> dict[str, Any]:
-    """What run.json says; `more` is what is known only where torch is."""
-    return {
+def story_of(
+    config: TrainConfig, samples: Samples, before: dict[str, Any] | None = None, **more: Any
+) -> dict[str, Any]:
+    """What run.json says.
+
+    Args:
+        before: What it said when the training was broken off.
+        more: What is known only where torch is.
+    """
+    now = {
         "run": config_hash(config, samples),
         "config_hash": config_hash(config, samples),
         "config": config.model_dump(mode="json"),
         "seed": config.seed,
-        "data": _data(samples),
-        "git_commit": git_commit(),
+        "data": _data(config, samples),
+        **_commit(Path(__file__).parent),
         "libraries": {"python": platform.python_version(), **_versions()},
         **more,
     }
+    if before and before.get("finished"):  # nothing is done again
+        return {**now, **_sitting(before), "earlier": before.get("earlier", [])}
+    then = [*before.get("earlier", []), _sitting(before)] if before else []
+    return {**now, "earlier": [one for one in then if one != _sitting(now)]}
 
 
-def _data(samples: Samples) -> dict[str, Any]:
+_SITTING = ("git_commit", "git_changes", "libraries", "precision", "hardware")
+"""What a part of a training ran on, in so far as it can change from one part to the next."""
+
+
+def _sitting(story: dict[str, Any]) -> dict[str, Any]:
+    return {name: story.get(name) for name in _SITTING}
+
+
+def check_precision(before: dict[str, Any] | None, config: TrainConfig, precision: str, why: str) -> None:
+    """What began in one precision goes on in it.
+
+    Raises:
+        ConfigError: it began in another one.
+    """
+    if before and not before.get("finished") and before.get("precision") not in (None, precision):
+        raise ConfigError(
+            f"out = {config.out!r}: began in {before['precision']}, and would go on in {precision}, for {why};"
+            " go on where it began, or give another out"
+        )
+
+
+def _data(config: TrainConfig, samples: Samples) -> dict[str, Any]:
     manifest = samples.manifest or {}
     return {
         "dataset": manifest.get("dataset"),
-        "version": manifest.get("version"),
+        "version": _version(config.data, manifest),
         "export": manifest.get("export"),
         "manifest_hash": samples.digest,
         "samples": manifest.get("samples"),
@@ -53,6 +88,17 @@ def _data(samples: Samples) -> dict[str, Any]:
         "validation_by": "hash of the sample's id" if samples.held_out else "split",
         "says_left_or_right": samples.sided,
     }
+
+
+def _version(data: str, manifest: dict[str, Any]) -> int | None:
+    """The newest version of the set that was published with this export, if it lies in the store where it was built."""
+    below = f"/{layout.export_prefix(str(manifest.get('dataset')), str(manifest.get('export')))}"
+    store, found, rest = data.rstrip("/").rpartition(below)
+    if not found or rest:
+        return None
+    dataset = Dataset(store, str(manifest["dataset"]))
+    named = (number for number in reversed(numbers(dataset)) if read_version(dataset, number).export == below[1:])
+    return next(named, None)
 
 
 def put_story(out: Path, story: dict[str, Any]) -> None:
@@ -96,13 +142,24 @@ def check_same(before: dict[str, Any] | None, config: TrainConfig, samples: Samp
     )
 
 
-def git_commit() -> str | None:
-    """The commit of the working folder, if it is in a repository."""
+def _commit(source: Path) -> dict[str, Any]:
+    """The commit of this code, if it runs from a checkout, and whether files of it have been changed since."""
+    if not _git(source, "ls-files", Path(__file__).name):  # installed, in a folder of somebody else's repository
+        return {"git_commit": None, "git_changes": None}
+    return {
+        "git_commit": _git(source, "rev-parse", "HEAD") or None,
+        "git_changes": bool(_git(source, "status", "--porcelain", "--untracked-files=no")),
+    }
+
+
+def _git(folder: Path, *words: str) -> str:
     try:
-        asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, timeout=10)
+        asked = subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=False, timeout=30
+        )
     except (OSError, subprocess.TimeoutExpired):
-        return None
-    return asked.stdout.strip() or None
+        return ""
+    return asked.stdout.strip()
 
 
 def _versions() -> dict[str, str]:

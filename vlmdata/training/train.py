@@ -17,7 +17,7 @@ from vlmdata.training.loading import Pairs, workers_for
 from vlmdata.training.log import Log, Silent, Tracker, check_trackers, open_trackers, read_warnings
 from vlmdata.training.samples import TRAIN, VALIDATION, Samples, open_samples
 from vlmdata.training.schedule import Stage, require_learning_vision, stages_of
-from vlmdata.training.story import check_same, put_story, read_story, story_of
+from vlmdata.training.story import check_precision, check_same, put_story, read_story, story_of
 from vlmdata.training.transforms import check_preprocessing, learning, measuring
 
 if TYPE_CHECKING:
@@ -114,19 +114,23 @@ def _run(
     pairs = _pairs(config, learned, samples)
     aligned = check_alignment(config, pairs) if here.first and before is None and samples.manifest is None else None
     precision, why = precision_on(here.device, config.precision)
+    check_precision(before, config, precision, why)
     story = story_of(
         config,
         samples,
         batch=batch.as_dict(),
         precision=precision,
         hardware=hardware(here.device),
+        before=before,
         stages=[str(stage) for stage in stages],
     )
     there = checkpoints(out)
     step = int(load_state(there[-1])["step"]) if there else 0
     trackers: list[Tracker] = open_trackers(config.trackers, out, step, story) if here.first else []
     log = Log(out, step, trackers) if here.first else Silent()
-    pair = Pair(learned.parts.model, low_precision=precision == "bf16", device=here.device).to(here.device)
+    low = precision == "bf16"
+    pair = Pair(learned.parts.model, low_precision=low, device=here.device, biased=config.loss == "siglip")
+    pair = pair.to(here.device)
     training = Training(config, here, batch, stages, learned, pair, pairs, log, story["run"], title)
     try:
         if here.first:
@@ -181,6 +185,7 @@ def _first_sentences(
         f"loss: {config.loss}; logit_scale is kept at 100 or below",
         f"read by {workers_for(config.workers)} processes",
     ]
+    said += [f"Warning: {stage.doubt}" for stage in training.stages if stage.doubt]
     if config.projection_dropout:
         said.append(f"the vision projection learns with {config.projection_dropout:g} of its features hidden")
     if config.flip and samples.sided:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from tests.unit.training.conftest import Configured, write_export
+from tests.unit.training.conftest import Configured, drawn, tar_of, write_export
 from vlmdata import progress
+from vlmdata.cli import main
 from vlmdata.errors import ConfigError, SourceError
 from vlmdata.training.compare import MEASURES, Interval, as_lines, compare
 
@@ -68,3 +70,31 @@ def test_one_seed_is_no_comparison(configured: Configured, export: Path) -> None
 def test_an_interval_is_student_s() -> None:
     found = Interval.of([1.0, 2.0, 3.0])
     assert (found.mean, found.high) == (2.0, pytest.approx(2 + 4.302652 / 3**0.5, rel=1e-5))
+
+
+def test_held_out_pictures_are_known_by_their_bytes_too(configured: Configured, tmp_path: Path) -> None:
+    """The same pictures under other names."""
+    a, b = tmp_path / "a", write_export(tmp_path / "b", samples=48)
+    a.mkdir()
+    rows = [(f"other-{n:02}", drawn(n)[0], [{"text": drawn(n)[1]}]) for n in range(48)]
+    (a / "0.tar").write_bytes(tar_of(rows))
+    config = configured(
+        out=str(tmp_path / "out"), alignment={"model": "starter", "pretrained": None, "max_misaligned": 1}
+    )
+    with pytest.raises(SourceError, match=r"/a: trains on [0-9]+ of the held-out pictures; split both sets alike"):
+        compare(config, str(a), str(b), seeds=2)
+
+
+def test_the_command_compares(configured: Configured, tmp_path: Path, export: Path, capsys: Any) -> None:
+    import yaml
+
+    config = tmp_path / "train.yaml"
+    config.write_text(yaml.safe_dump(configured(epochs=1).model_dump(mode="json", exclude_unset=True)))
+    words = ["compare", str(export), str(export), "--config", str(config), "--seeds", "2", "--out", str(tmp_path / "c")]
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr("sys.argv", ["vlmdata", *words])
+        main()
+    said = capsys.readouterr()
+    assert ended.value.code == 0, said.err
+    assert "| | A | B | B - A, paired |" in said.out and "+0.0 [+0.0, +0.0]" in said.out
+    assert "2 seeds; 3 steps of 8 pairs for each" in said.out

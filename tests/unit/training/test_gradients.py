@@ -12,12 +12,13 @@ import torch
 from tests.unit.training.conftest import Configured
 from vlmdata.errors import BrokenInvariant, ConfigError
 from vlmdata.training.engine import gradcache
+from vlmdata.training.engine.adapters import merged
 from vlmdata.training.engine.gradcache import backward
 from vlmdata.training.engine.losses import alignment, loss_of, uniformity
 from vlmdata.training.engine.memory import checkpoint_gradients, kept_bytes
 from vlmdata.training.engine.models import learner
 from vlmdata.training.engine.pair import Frozen, Pair, hide_features, let_learn, set_modes, tower_of
-from vlmdata.training.engine.step import optimizer_for
+from vlmdata.training.engine.step import bounded_scale, optimizer_for
 
 PAIRS = 12
 ALL = {"vision": "trained", "text": "trained"}
@@ -32,7 +33,8 @@ def _few_threads() -> Iterator[None]:
 
 
 def built(configured: Configured, folder: Path, *, learns: dict[str, str] = ALL, **changes: Any) -> Pair:
-    pair = Pair(learner(configured(model=str(folder), **changes)).parts.model, low_precision=False, device="cpu")
+    config = configured(model=str(folder), **changes)
+    pair = Pair(learner(config).parts.model, low_precision=False, device="cpu", biased=config.loss == "siglip")
     let_learn(pair.model, learns)
     set_modes(pair.model, learns, fixed_norms=True)
     return pair
@@ -83,13 +85,15 @@ def test_gradients_of_cached_embeddings_are_those_of_the_whole_batch(
     assert furthest(whole, gradients(pair, in_chunks(size), loss)) < 1e-5
 
 
-def with_graph(pair: Pair, chunks: list[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, torch.Tensor]:
+def with_graph(
+    pair: Pair, chunks: list[tuple[torch.Tensor, torch.Tensor]], loss: str = "clip"
+) -> dict[str, torch.Tensor]:
     """The same draws, all in memory at once: what caching is to come to."""
     pair.zero_grad(set_to_none=True)
     torch.manual_seed(0)
     out = [pair(*chunk) for chunk in chunks]
     seen, read = (torch.cat([one[place] for one in out]) for place in (0, 1))
-    torch.autograd.backward(loss_of("clip")(seen, read, out[0][2], None).total)
+    torch.autograd.backward(loss_of(loss)(seen, read, out[0][2], out[0][3]).total)
     return {name: p.grad.clone() for name, p in pair.model.named_parameters() if p.grad is not None}
 
 
@@ -285,8 +289,25 @@ def test_the_loss_is_in_fp32_whatever_the_towers_compute_with(configured: Config
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = loss_of("clip")(seen, read, scale, None)
     assert {seen.dtype, read.dtype, found.total.dtype} == {torch.float32}
-    full = Pair(low.model, low_precision=False, device="cpu")(*batch())[0]
-    assert 0 < float((full - seen).abs().max()) < 0.05
+    assert torch.equal(found.total, loss_of("clip")(seen, read, scale, None).total)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        in_low = torch.nn.functional.cross_entropy(scale * seen @ read.T, torch.arange(PAIRS))
+    assert not torch.equal(in_low.float(), found.to_text), "similarities in bf16 would be told from these"
+    with torch.no_grad():
+        full = Pair(low.model, low_precision=False, device="cpu")(*batch())[0]
+    assert 0 < float((full - seen.detach()).abs().max()) < 0.05
+
+
+@pytest.mark.parametrize("loss", ["clip", "siglip"])
+def test_in_bf16_the_gradients_of_cached_embeddings_are_those_of_the_same_chunks_at_once(
+    configured: Configured, vit: Path, loss: str
+) -> None:
+    config = configured(model=str(vit), loss=loss)
+    pair = with_dropout(Pair(learner(config).parts.model, low_precision=True, device="cpu", biased=loss == "siglip"))
+    let_learn(pair.model, ALL)
+    set_modes(pair.model, ALL, fixed_norms=True)
+    whole = with_graph(pair, in_chunks(4), loss)
+    assert furthest(whole, gradients(pair, in_chunks(4), loss)) < 1e-5
 
 
 def test_alignment_and_uniformity_are_wang_and_isola_s() -> None:
@@ -308,3 +329,70 @@ def test_gradient_checkpointing_keeps_less_and_gives_the_same_gradients(configur
     assert 20 < saved < 100
     assert kept_bytes(pair, *batch()) < 0.8 * kept
     assert furthest(whole, gradients(pair, [batch()])) < 1e-6
+    assert checkpoint_gradients(pair, True, 8, 16, 32, "cpu") == said, "also where a stage before switched it on"
+
+
+def test_a_large_model_checkpoints_its_gradients_by_itself(
+    configured: Configured, vit: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = built(configured, vit)
+    monkeypatch.setattr("vlmdata.training.engine.memory.BY_DEFAULT_ABOVE", 100_000)
+    kept = kept_bytes(pair, *batch())
+    assert checkpoint_gradients(pair, None, 8, 16, 32, "cpu").startswith("gradient checkpointing: on, 1 M parameters; ")
+    assert kept_bytes(pair, *batch()) < 0.8 * kept
+    off = checkpoint_gradients(built(configured, vit), False, 8, 16, 32, "cpu")
+    assert off == "gradient checkpointing: off, as the config says"
+
+
+def test_a_tower_that_learned_before_and_is_frozen_now_has_no_gradient(configured: Configured, vit: Path) -> None:
+    pair = built(configured, vit)
+    learn_a_little(pair)
+    let_learn(pair.model, {"vision": "trained", "text": "frozen"})
+    Frozen(pair.model).verify()
+
+
+def test_the_scale_is_bounded(configured: Configured, vit: Path) -> None:
+    model = built(configured, vit).model
+    with torch.no_grad():
+        model.logit_scale.fill_(5.5)
+    assert bounded_scale(model) == pytest.approx(100)
+    assert float(model.logit_scale.detach().exp()) == pytest.approx(100)
+    with torch.no_grad():
+        model.logit_scale.fill_(2.0)
+    assert bounded_scale(model) == pytest.approx(float(torch.tensor(2.0).exp()))
+
+
+@pytest.mark.parametrize("kind", ["vit", "resnet"])
+def test_a_model_with_its_adapters_added_in_says_what_it_said_with_them_beside_it(
+    configured: Configured, request: pytest.FixtureRequest, kind: str
+) -> None:
+    folder = request.getfixturevalue(kind)
+    adapted = learner(configured(model=str(folder), epochs=None, stages=[{"epochs": 1, "text": "lora"}]))
+    plain = learner(configured(model=str(folder))).parts.model.eval()
+    model, tokens = adapted.parts.model.eval(), batch()[1]
+    made = torch.Generator().manual_seed(2)
+    beside = {name: p for name, p in model.named_parameters() if "lora_B" in name}
+    assert {name.rpartition(".lora_B")[0].removeprefix("transformer.resblocks.0.") for name in beside} == {
+        "attn",
+        "mlp.c_fc",
+        "mlp.c_proj",
+    }
+    before = model.encode_text(tokens).detach()
+    for parameter in beside.values():
+        parameter.data.copy_(torch.randn(parameter.shape, generator=made) / 10)
+    plain.load_state_dict(merged(model))
+    said = model.encode_text(tokens).detach()
+    assert float((said - before).abs().max()) > 1e-2
+    assert torch.allclose(plain.encode_text(tokens), said, atol=1e-5)
+
+
+def test_adapters_of_attention_take_no_dropout(configured: Configured, vit: Path) -> None:
+    stages = {"epochs": None, "stages": [{"epochs": 1, "text": "lora"}]}
+    with pytest.raises(ConfigError, match=r"lora\.dropout = 0\.1: the attention .* takes none; set 0"):
+        learner(configured(model=str(vit), lora={"dropout": 0.1}, **stages))
+
+
+def test_without_peft_there_are_no_adapters(configured: Configured, vit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"stages: text: lora needs peft, .*; install vlmdata\[train\]"):
+        learner(configured(model=str(vit), epochs=None, stages=[{"epochs": 1, "text": "lora"}]))

@@ -153,3 +153,24 @@ def test_every_schedule_rises_to_its_peak_and_falls_to_the_last_rate(
     assert min(rates[top:]) >= LAST_RATE
     if stage.steps > stage.warmup + 1:
         assert rates[-1] == pytest.approx(LAST_RATE)
+
+
+def test_the_rate_rises_in_a_line_and_falls_in_a_cosine() -> None:
+    [stage] = stages_of(config(epochs=2, base_lr=1e-3, warmup=0.1), 105, 1, from_scratch=True)
+    rates = [stage.rate(step) for step in range(stage.steps)]
+    assert (stage.steps, stage.warmup) == (210, 21)
+    assert rates[:21] == [pytest.approx(1e-3 * (n + 1) / 21) for n in range(21)]
+    falling = rates[21:]
+    assert falling[0] == pytest.approx(1e-3)
+    assert falling[94] == pytest.approx((1e-3 + LAST_RATE) / 2), "half-way, where a line and a cosine meet"
+    third = LAST_RATE + (1e-3 - LAST_RATE) * 0.75
+    assert falling[round(188 / 3)] == pytest.approx(third, rel=1e-2), "after a third, where a line would be at two"
+    assert falling[-1] == pytest.approx(LAST_RATE)
+
+
+@given(steps=st.integers(1, 2_000), share=st.floats(0.05, 0.10))
+def test_a_warmup_is_the_share_to_the_nearest_step_and_what_has_too_few_is_told(steps: int, share: float) -> None:
+    [stage] = stages_of(config(epochs=1, warmup=share), steps, 1, from_scratch=True)
+    assert abs(stage.warmup - share * steps) <= 0.5 or (stage.warmup == 1 and steps < 10)
+    assert bool(stage.doubt) == (steps < 10)
+    assert stage.doubt is None or f"has {steps} steps, too few for a warmup of 5% to 10% of them" in stage.doubt

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -151,3 +152,71 @@ def test_captions_that_say_a_side_are_told(text: str) -> None:
 @pytest.mark.parametrize("text", ["leftovers", "a bright day", "lion, лев", "upright", ""])
 def test_captions_that_say_none_are_not(text: str) -> None:
     assert not says_a_side([text])
+
+
+def renamed(folder: Path, names: dict[str, str]) -> Path:
+    """The same export with other names of splits."""
+    manifest = json.loads((folder / "MANIFEST.json").read_text())
+    for file in manifest["files"]:
+        file["split"] = names[file["split"]]
+    (folder / "MANIFEST.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def test_where_there_are_splits_nobody_trains_on_another_one(configured: Configured, tmp_path: Path) -> None:
+    """Without one to measure with there is nothing to measure with: none is held out of what others set apart."""
+    folder = write_export(tmp_path / "set", samples=48, splits=True)
+    for names, split in (
+        ({"train": "train", "validation": "test"}, "validation"),
+        ({"train": "test", "validation": "validation"}, "train"),
+    ):
+        shutil.copytree(folder, tmp_path / split)
+        renamed(tmp_path / split, names)
+        with pytest.raises(SourceError, match=rf"no pair in the {split} split of .*; give an export with a split"):
+            opened(configured, tmp_path, tmp_path / split)
+
+
+def test_what_another_split_holds_is_counted_as_left_out(configured: Configured, tmp_path: Path) -> None:
+    folder = write_export(tmp_path / "set", samples=48, splits=True)
+    manifest = json.loads((folder / "MANIFEST.json").read_text())
+    manifest["files"][2]["split"] = "test"
+    (folder / "MANIFEST.json").write_text(json.dumps(manifest))
+    samples = opened(configured, tmp_path, folder)
+    assert (len(samples.rows(TRAIN)), len(samples.rows(VALIDATION)), samples.left_out) == (16, 16, {"other_split": 16})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"validation_share": 0.9999},
+            "no pair in the train split of .*; give more data, or a smaller validation_share",
+        ),
+        (
+            {"validation_share": 1e-9},
+            "no pair in the validation split of .*; give more data, or a larger validation_share",
+        ),
+        ({"caption_weights": {"xx": 1}}, "has a caption to learn from; give caption_weights that fit its languages"),
+    ],
+)
+def test_a_split_that_is_empty_says_what_to_change(
+    configured: Configured, tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(SourceError, match=said) as told:
+        opened(configured, tmp_path, write_export(tmp_path / "set"), **changes)
+    assert "\n" not in str(told.value)
+
+
+def test_pictures_without_captions_are_nothing_to_learn_from(configured: Configured, tmp_path: Path) -> None:
+    (tmp_path / "tars").mkdir()
+    (tmp_path / "tars/0.tar").write_bytes(tar_of([(f"s{n}", drawn(n)[0], []) for n in range(9)]))
+    with pytest.raises(SourceError, match=r"no picture of .* has a caption to learn from; give a set with captions"):
+        opened(configured, tmp_path, tmp_path / "tars")
+
+
+def test_a_tar_that_ends_early_is_named_with_its_folder(configured: Configured, tmp_path: Path) -> None:
+    folder = write_export(tmp_path / "set", manifest=False) / "webdataset"
+    tar = folder / "00001.tar"
+    tar.write_bytes(tar.read_bytes()[:20_780])
+    with pytest.raises(SourceError, match=rf"^data: {tar}: not a whole tar: .* make or download it again$"):
+        opened(configured, tmp_path, folder)

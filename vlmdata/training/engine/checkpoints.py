@@ -19,6 +19,7 @@ from vlmdata.errors import ConfigError, StoreError
 
 STATE = "trainer.pt"
 _STEP = "step-"
+_PARTS = ("step", "optimizer", "evaluations")
 
 
 def folder_of(out: Path, step: int) -> Path:
@@ -54,12 +55,17 @@ def load_state(folder: Path) -> dict[str, Any]:
 
     try:
         state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ConfigError(
-            f"out: {folder / STATE} cannot be read ({reason}); remove {folder} to go on from before"
-        ) from error
+        if lacking := [name for name in _PARTS if name not in state]:
+            raise ValueError(f"it has no {lacking[0]}")
+    except (OSError, RuntimeError, EOFError, TypeError, ValueError, pickle.UnpicklingError) as error:
+        raise unreadable(folder, STATE, error) from error
     return state
+
+
+def unreadable(folder: Path, name: str, error: Exception) -> ConfigError:
+    """What to say of a checkpoint that was damaged."""
+    reason = " ".join(str(error).split())[:200]
+    return ConfigError(f"out: {folder / name} cannot be read ({reason}); remove {folder} to go on from before")
 
 
 def whole(target: Path, write: Callable[[Path], None]) -> Path:

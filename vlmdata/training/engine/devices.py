@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -15,6 +17,8 @@ from vlmdata.errors import ConfigError
 from vlmdata.measure.encoder import device_of
 
 _AMPERE = (8, 0)
+_PATIENCE = timedelta(days=2)
+"""The first process verifies and indexes the set while the others wait; torchrun ends them if it dies."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ def place(wanted: str) -> Iterator[Place]:
     device = f"cuda:{os.environ['LOCAL_RANK']}" if kind == "cuda" else kind
     if kind == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if kind == "cuda" else "gloo")
+    dist.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=_PATIENCE)
     try:
         yield Place(dist.get_rank(), devices, device)
     finally:
@@ -101,11 +105,27 @@ def _fast_on_cpu() -> tuple[bool, str]:
     return fast, f"this processor has {'AMX, so it is fast' if fast else 'no AMX, so it is not fast'} in bf16"
 
 
+def _processor() -> str:
+    """Its model's name, where the system tells one."""
+    import platform
+
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
 def hardware(device: str) -> dict[str, Any]:
     """What run.json says of the machine."""
     import platform
 
-    found: dict[str, Any] = {"machine": platform.machine(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    found: dict[str, Any] = {
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
     if torch.device(device).type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         found |= {"gpu": properties.name, "gpu_memory_gib": round(properties.total_memory / 2**30, 1)}

@@ -40,7 +40,7 @@ def backward(net: Any, pair: Pair, chunks: Sequence[Chunk], loss: Loss) -> Losse
         return found
     states, images, texts = _embed(pair, chunks)
     scale = pair.model.logit_scale.detach().exp().requires_grad_()
-    bias = _leaf(getattr(pair.model, "logit_bias", None))
+    bias = _leaf(pair.bias)
     found = loss(images, texts, scale, bias)
     # With a loss that is no number there is nothing to pass on; the caller stops.
     if torch.isfinite(found.total):

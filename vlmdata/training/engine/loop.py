@@ -20,11 +20,11 @@ from vlmdata.training.engine.devices import Place
 from vlmdata.training.engine.evaluation import evaluate
 from vlmdata.training.engine.losses import loss_of
 from vlmdata.training.engine.memory import checkpoint_gradients
-from vlmdata.training.engine.models import Learner, load_weights, save_folder, state_of
+from vlmdata.training.engine.models import Learner, fill, load_weights, save_folder, state_of
 from vlmdata.training.engine.pair import TEXT, VISION, Frozen, Pair, let_learn, set_modes
-from vlmdata.training.engine.step import Stepper, optimizer_for
+from vlmdata.training.engine.step import Stepper, bounded_scale, optimizer_for
 from vlmdata.training.loading import Key, Loaded, Pairs, load, workers_for
-from vlmdata.training.log import Log
+from vlmdata.training.log import Log, read_figures
 from vlmdata.training.order import batches, part_of
 from vlmdata.training.samples import TRAIN, VALIDATION
 from vlmdata.training.schedule import Stage
@@ -96,10 +96,11 @@ class Training:
             return None
         state = checkpoints.load_state(found[-1])
         if self.learner.adapters:
-            self.learner.parts.model.load_state_dict(state["with_adapters"])
+            fill(self.learner.parts.model, state["with_adapters"], found[-1])
         else:
             load_weights(self.learner.parts.model, found[-1])
         self.step, self.evaluations = int(state["step"]), list(state["evaluations"])
+        self._warned = bool(state.get("warned"))
         return state
 
     def _stage(self, stage: Stage, resumed: dict[str, Any] | None) -> None:
@@ -107,6 +108,7 @@ class Training:
         learns = {VISION: stage.vision, TEXT: stage.text}
         let_learn(model, learns)
         fixed = set_modes(model, learns, fixed_norms=self.batch.chunks > 1 or self.batch.devices > 1)
+        bounded_scale(model)
         frozen = Frozen(model)
         self._say(f"{stage}; {frozen.count} tensors frozen, {fixed} batch-norm layers with fixed statistics")
         self._say(self._memory())
@@ -143,7 +145,7 @@ class Training:
 
     def _steps(self, stage: Stage, stepper: Stepper, frozen: Frozen, bar: str) -> None:
         loaded = self._loaded(stage)
-        recent: list[float] = []
+        recent = self._recent(stage)
         started = time.perf_counter()
         while self.step < stage.end:
             chunks = [next(loaded) for _ in range(self.batch.chunks)]
@@ -210,6 +212,13 @@ class Training:
         for sample, why in failed:
             self._say(f"undecodable {sample}: {why}; the next one stood in for it")
 
+    def _recent(self, stage: Stage) -> list[float]:
+        """What a run that was broken off had seen of the stage, so that it warns as an unbroken one does."""
+        if not self.place.first or self.step == stage.first_step:
+            return []
+        told = [line for line in read_figures(self.out) if line["kind"] == "step" and line["stage"] == stage.number]
+        return [float(line["imbalance"]) for line in told[-_SMOOTH:]]
+
     def _warn_of_drift(self, recent: list[float]) -> None:
         mean = sum(recent) / len(recent)
         if len(recent) == _SMOOTH and mean > self.config.max_imbalance and not self._warned:
@@ -238,6 +247,7 @@ class Training:
                 "run": self.run,
                 "optimizer": stepper.optimizer.state_dict(),
                 "evaluations": self.evaluations,
+                "warned": self._warned,
             }
             model = state_of(self.learner.parts.model)
             if self.learner.adapters:

@@ -36,8 +36,10 @@ def checkpoint_gradients(pair: Pair, asked: bool | None, at_once: int, context: 
     if not wanted:
         return f"gradient checkpointing: off, {'as the config says' if asked is False else f'for the model has {size}'}"
     batch = torch.zeros(_LOOKED_AT, 3, side, side, device=device), _tokens(pair, context, device)
-    before = kept_bytes(pair, *batch)
     try:
+        # Stages before may have switched it on.
+        pair.model.set_grad_checkpointing(False)
+        before = kept_bytes(pair, *batch)
         pair.model.set_grad_checkpointing(True)
     except (AttributeError, ValueError, NotImplementedError) as error:
         raise ConfigError(

@@ -26,6 +26,7 @@ from vlmdata.models.source import (
 from vlmdata.models.starter.build import Parts
 from vlmdata.training.config import TrainConfig
 from vlmdata.training.engine.adapters import add_adapters, merged
+from vlmdata.training.engine.checkpoints import unreadable
 
 WEIGHTS = PREFERRED_WEIGHTS[0]
 BRIDGE = "bridge"
@@ -170,12 +171,26 @@ def load_weights(model: Any, folder: Path) -> None:
     """Fill the model from a folder that `save_folder` wrote.
 
     Raises:
-        ConfigError: they are another architecture's.
+        ConfigError: they cannot be read, or are another architecture's.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        model.load_state_dict(load_file(folder / WEIGHTS))
+        weights = load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise unreadable(folder, WEIGHTS, error) from error
+    fill(model, weights, folder)
+
+
+def fill(model: Any, state: dict[str, torch.Tensor], folder: Path) -> None:
+    """Give the model what was saved of it in a folder.
+
+    Raises:
+        ConfigError: it is another architecture's.
+    """
+    try:
+        model.load_state_dict(state)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(

@@ -25,22 +25,29 @@ _PROJECTION = {
 class Pair(nn.Module):
     """Two towers: normalised embeddings in fp32, whatever they compute with."""
 
-    def __init__(self, model: Any, *, low_precision: bool, device: str) -> None:
-        """Take over an open_clip model; `low_precision` is bf16 autocast."""
+    def __init__(self, model: Any, *, low_precision: bool, device: str, biased: bool = False) -> None:
+        """Take over an open_clip model; `low_precision` is bf16 autocast, `biased` that the loss has a bias."""
         super().__init__()
         self.model = model
         self._pad = masked_padding(model)
         self._in_parts = torch.device(device).type == "cpu" and bool(_norms(model.visual))
-        self._low, self._kind = low_precision, torch.device(device).type
+        self._low, self._kind, self._biased = low_precision, torch.device(device).type, biased
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The model's, where the loss has one."""
+        return self.model.logit_bias if self._biased else None
 
     def forward(
         self, images: Tensor | None, tokens: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor | None]:
-        """Embeddings (n, dim) of images and of texts, the scale of their cosines, and the bias if the model has one."""
+        """Embeddings (n, dim) of images and of texts, the scale of their cosines, and the bias if the loss has one."""
         with torch.autocast(self._kind, dtype=torch.bfloat16, enabled=self._low):
             seen = None if images is None else self._seen(images)
             read = None if tokens is None else self.model.encode_text(self._cut(tokens))
-        return _unit(seen), _unit(read), self.model.logit_scale.exp(), getattr(self.model, "logit_bias", None)
+        # A parameter itself would be none that DDP sees at work.
+        bias = None if self.bias is None else self.bias + 0
+        return _unit(seen), _unit(read), self.model.logit_scale.exp(), bias
 
     def _seen(self, images: Tensor) -> Tensor:
         """In parts that a processor's caches hold, if it has batch-norm and the tower stays as it is.
@@ -87,6 +94,7 @@ def let_learn(model: Any, learns: dict[str, str]) -> None:
     """
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(_learns(name, learns))
+        parameter.grad = None  # of a stage before
     for tower in TOWERS:
         if learns[tower] != "frozen" and not any(True for _ in learning(model, tower)):
             raise ConfigError(f"stages: {tower}: {learns[tower]}: the model's {tower} tower has none; set trained")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch.nn.utils import clip_grad_norm_, get_total_norm
@@ -44,7 +44,7 @@ class Stepper:
         """Learn from the device's chunks of a batch; returns the figures of the step.
 
         Raises:
-            Diverged: the loss is no number; nothing was changed.
+            Diverged: the loss or its gradient is no number; nothing was changed.
         """
         torch.manual_seed(step_seed(self.seed, number, self.place.rank))
         chunks = [self._moved(one) for one in loaded]
@@ -52,28 +52,34 @@ class Stepper:
         found = backward(self.net, self.pair, chunks, self.loss)
         total = float(found.total.detach())
         if not math.isfinite(total):
-            self._diverged(number, total, loaded)
+            self._diverged(number, f"the loss is {total}", loaded)
         norms = {f"grad_norm_{tower}": _norm(learning(self.pair.model, tower)) for tower in TOWERS}
-        clip_grad_norm_(self.parameters, self.max_grad_norm)
+        steepness = float(clip_grad_norm_(self.parameters, self.max_grad_norm))
+        if not math.isfinite(steepness):
+            self._diverged(number, f"the gradient's norm is {steepness}", loaded)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
-        with torch.no_grad():
-            scale = float(self.pair.model.logit_scale.clamp_(0, math.log(MAX_SCALE)).exp())
-        return {**_figures(total, found), "logit_scale": scale, **norms, "lr": rate}
+        return {**_figures(total, found), "logit_scale": bounded_scale(self.pair.model), **norms, "lr": rate}
 
     def _moved(self, loaded: Loaded) -> Chunk:
         device = self.place.device
         return loaded.images.to(device, non_blocking=True), loaded.tokens.to(device, non_blocking=True)
 
-    def _diverged(self, number: int, total: float, loaded: Sequence[Loaded]) -> None:
+    def _diverged(self, number: int, what: str, loaded: Sequence[Loaded]) -> NoReturn:
         ids = [one for part in self.place.all_of([one for batch in loaded for one in batch.ids]) for one in part]
         told = ", ".join(ids[:_TOLD_IDS]) + (f" and {len(ids) - _TOLD_IDS} more" if len(ids) > _TOLD_IDS else "")
         raise Diverged(
-            f"step {number + 1}: the loss is {total}; the batch's samples: {told} (all in log.txt);"
+            f"step {number + 1}: {what}; the batch's samples: {told} (all in log.txt);"
             " the last checkpoint is from before: lower base_lr or set precision: fp32, and look at these samples",
             ids,
         )
+
+
+def bounded_scale(model: Any) -> float:
+    """Keep `logit_scale` at `MAX_SCALE` or below; returns it, as cosines are multiplied by it."""
+    with torch.no_grad():
+        return float(model.logit_scale.clamp_(0, math.log(MAX_SCALE)).exp())
 
 
 def _figures(total: float, found: Losses) -> dict[str, float]:
