@@ -23,7 +23,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from vlmdata import progress
@@ -69,6 +69,8 @@ def _rate(speed: float) -> str:
     return f"{speed:,.0f} images/s" if speed >= 10 else f"{speed:,.2g} images/s"
 
 
+_SHORTEST_BAR, _LONGEST_BAR, _BESIDE_A_BAR = 4, 40, 74
+"""Columns of a terminal: what a narrow one has too few of, the bar goes without."""
 _LOOKED_BACK_S = 3_600
 """Of a training's steps there may be one in minutes."""
 
@@ -157,9 +159,9 @@ def progress_bars() -> Iterator[Bars]:
     columns = (
         SpinnerColumn(finished_text="[green]✓[/]"),
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(max(_SHORTEST_BAR, min(_LONGEST_BAR, console.width - _BESIDE_A_BAR))),
         MofNCompleteColumn(),
-        _Rate(),
+        _Rate(Column(no_wrap=True)),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, speed_estimate_period=_LOOKED_BACK_S) as shown:

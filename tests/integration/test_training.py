@@ -102,6 +102,26 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path, terms: dict[str, A
     ]
 
 
+def test_two_processes_of_stages_chunks_and_a_sigmoid_go_on_with_the_losses_of_one(
+    tmp_path: Path, terms: dict[str, Any]
+) -> None:
+    """Killed within the first stage, when it has a checkpoint."""
+    stages = [{"epochs": 2, "vision": "frozen"}, {"epochs": 1, "vision": "trained", "base_lr": 1e-3}]
+    more = {"loss": "siglip", "epochs": None, "stages": stages, "checkpoint_every": 2}
+    done(alone(config_file(tmp_path / "one", terms, **more, batch_per_device=16)))
+    two = config_file(tmp_path / "two", terms, **more, batch_per_device=4)
+    with started(together(two, 2), surroundings()) as process:
+        far = partial(has_logged, two.parent / "out/metrics.jsonl", 4, process)
+        wait_until(far, "4 lines are written", PATIENCE_S, pause_s=0.01)
+        kill_group(process)
+    done(together(two, 2))
+    assert "goes on after step" in (two.parent / "out/log.txt").read_text()
+    of_one, of_two = steps(tmp_path / "one"), steps(two.parent)
+    assert [line["step"] for line in of_two] == list(range(1, 10)) and {line["stage"] for line in of_two} == {1, 2}
+    for name in ("loss", "grad_norm_vision", "grad_norm_text", "logit_scale"):
+        assert [line[name] for line in of_two] == pytest.approx([line[name] for line in of_one], rel=1e-4), name
+
+
 def test_a_mistake_ends_all_processes_in_one_line_each(tmp_path: Path, terms: dict[str, Any]) -> None:
     ended = run(together(config_file(tmp_path, terms, data="./nowhere"), 2), surroundings(), PATIENCE_S)
     assert ended.returncode != 0

@@ -80,3 +80,21 @@ def test_where_nobody_watches_the_last_note_stands_in_the_line(capsys: pytest.Ca
         progress.note(Step.CAPTIONED, "$0.0006, 388 tokens")
         progress.end(Step.CAPTIONED)
     assert capsys.readouterr().err == "02 caption: 12 samples ($0.0006, 388 tokens)\n"
+
+
+def test_a_bar_tells_images_a_second_and_when_it_will_be_done_however_long_a_step_takes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (("FORCE_COLOR", "1"), ("TTY_COMPATIBLE", "1"), ("COLUMNS", "120"), ("NO_COLOR", "1")):
+        monkeypatch.setenv(name, value)
+    now = [0.0]
+    monkeypatch.setattr("rich.console.monotonic", lambda: now[0])
+    with progress_bars():
+        progress.begin("train", 40_960)
+        for _ in range(3):
+            now[0] += 600
+            progress.done("train", 4_096)
+            progress.note("train", "loss 4.509")
+    shown = next(line for line in reversed(capsys.readouterr().err.splitlines()) if "12288/40960" in line)
+    assert "loss 4.509" in shown and "6.8 images/s" in shown
+    assert "1:10:0" in shown, "28,672 more at 6.8 a second: 70 minutes"

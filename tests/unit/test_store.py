@@ -209,3 +209,8 @@ def test_home_and_relative_folders_are_made_absolute(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     assert open_store("~/s").url == open_store("./s").url == str(tmp_path / "s")
+
+
+def test_a_folder_in_which_nothing_can_be_made_is_one_line() -> None:
+    with pytest.raises(StoreError, match=r"^out: /proc/nothing/out: cannot be written; choose another out$"):
+        LocalStore("/proc/nothing/out", "out").check(create=False)

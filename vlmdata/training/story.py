@@ -69,7 +69,7 @@ def check_precision(before: dict[str, Any] | None, config: TrainConfig, precisio
     """
     if before and not before.get("finished") and before.get("precision") not in (None, precision):
         raise ConfigError(
-            f"out = {config.out!r}: began in {before['precision']}, and would go on in {precision}, for {why};"
+            f"out = {config.out!r}: began in {before['precision']}, and would go on in {precision} ({why});"
             " go on where it began, or give another out"
         )
 

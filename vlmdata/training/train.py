@@ -181,7 +181,7 @@ def _first_sentences(
         f"data: {train_rows:,} pairs to train on, {held:,} to measure with, {by}",
         f"left out: {samples.left_out or 'none'}",
         f"batch: {batch}; {left:,} pairs of each pass over the data are left over, others each time",
-        f"precision: {precision}, for {why}; similarity matrix and loss in fp32",
+        f"precision: {precision} ({why}); similarity matrix and loss in fp32",
         f"loss: {config.loss}; logit_scale is kept at 100 or below",
         f"read by {workers_for(config.workers)} processes",
     ]

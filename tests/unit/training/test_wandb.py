@@ -89,3 +89,15 @@ def test_without_a_key_it_is_refused_in_one_line(tmp_path: Path, monkeypatch: py
     with pytest.raises(ConfigError, match=r"trackers: wandb does not start \(.+\); set WANDB_MODE=offline") as caught:
         open_trackers(["wandb"], tmp_path, 0, {"run": "abc"})
     assert "\n" not in str(caught.value)
+
+
+def test_a_key_is_written_nowhere(configured: Configured, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = "0123456789abcdef" * 2 + "deadbeef"
+    monkeypatch.setenv("WANDB_API_KEY", key)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    config = configured(trackers=["wandb"], epochs=1)
+    train(config)
+    logged(Path(config.out))
+    files = [path for path in Path(config.out).rglob("*") if path.is_file()]
+    assert any(path.suffix == ".wandb" for path in files)
+    assert [path for path in files if key.encode() in path.read_bytes()] == []
