@@ -472,6 +472,9 @@ def report(
     store: _Store,
     dataset: _Name,
     out: Annotated[Path, typer.Option("--out", help="The file to write.")] = Path("report.html"),
+    training: Annotated[
+        Path | None, typer.Option(help="Show what a model learned from it: `out` of a training.")
+    ] = None,
     serve: Annotated[bool, typer.Option("--serve", help="Serve it instead, over all samples.")] = False,
     host: Annotated[str, typer.Option(help="With --serve: address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="With --serve: port to listen on.", min=0, max=65_535)] = 8100,
@@ -481,15 +484,20 @@ def report(
     from vlmdata.runs import existing_run
 
     run = existing_run(dataset_at(store, dataset))
+    trained = None
+    if training:
+        from vlmdata.report.training import read_training
+
+        trained = read_training(training)
     if serve:
         from vlmdata.report.serving import serve as serve_report
 
         print_lines([f"Report of {dataset}, run {run.number}: reading it; then at http://{host}:{port}/"])
-        serve_report(run, host, port)
+        serve_report(run, host, port, trained)
         return
     from vlmdata.report.make import make_report, write_file
 
-    page = make_report(run)
+    page = make_report(run, trained)
     write_file(out, page)
     print_lines([f"Wrote {out} ({len(page) / 1e6:.1f} MB): run {run.number} of {dataset}. Open it in a browser."])
 

@@ -21,6 +21,7 @@ from tests.unit.training.conftest import VIT, model_folder, write_export
 from vlmdata.config_reading import parse_config
 from vlmdata.layout import Stage, Step
 from vlmdata.store import open_store
+from vlmdata.training.config import TRAIN
 
 pytestmark = pytest.mark.integration
 
@@ -131,12 +132,13 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def runs(
     client: Client, server: PrefectServer, s3: S3, config: dict[str, Any], training: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """How runs ended: a build as it should be, two with a parameter that cannot work, two nights, and a training.
+    """How runs ended: a build as it should be, two with a parameter that cannot work, two nights, and two trainings.
 
     One of each kind by the worker; what is left here, as each that a worker runs begins with a Python of its own.
     """
     from flows.build_dataset import build_dataset
     from flows.nightly_ingest import nightly_ingest
+    from flows.train import train
 
     wanted = {
         "good": {**config, "report": True},
@@ -152,10 +154,16 @@ def runs(
         started["training"] = client.trigger("train", {"config": training}).raise_for_status().json()
         ended = {name: client.ended(run["id"]) for name, run in started.items()}
     no_model = {**config, "quality": {"model": "no-such-model", "pretrained": None}}
-    for name, flow, parameters in (("no model", build_dataset, no_model), ("no news", nightly_ingest, config)):
+    no_pair = TRAIN.parse({**training, "validation_share": 1e-9, "out": f"{training['out']}-none"})
+    flows = [
+        ("no model", build_dataset, parse_config(no_model)),
+        ("no news", nightly_ingest, parse_config(config)),
+        ("no pair", train, no_pair),
+    ]
+    for name, flow, parameters in flows:
         with used_here(server.api), pytest.MonkeyPatch.context() as patch:
             patch.setenv("TEST_API_KEY", API_KEY)
-            state: Any = flow(parse_config(parameters), return_state=True)
+            state: Any = flow(parameters, return_state=True)
         ended[name] = client.ended(str(state.state_details.flow_run_id))
     yield ended
 
@@ -243,6 +251,13 @@ def test_a_training_shows_its_card_and_its_curves(
     assert curves["type"] == "image"
     picture = b64decode(curves["data"].removeprefix("data:image/png;base64,"))
     assert picture == (Path(training["out"]) / "curves.png").read_bytes()
+
+
+def test_a_training_that_cannot_work_says_why(runs: dict[str, Any]) -> None:
+    run = runs["no pair"]
+    assert (run["state_type"], run["state_name"]) == ("FAILED", "SourceError")
+    assert "no pair in the validation split of" in run["state"]["message"]
+    assert run["state"]["message"].endswith("give more data, or a larger validation_share")
 
 
 def test_nights(client: Client, runs: dict[str, Any], config: dict[str, Any]) -> None:

@@ -27,6 +27,7 @@ from vlmdata.health.measure import measure_health
 from vlmdata.health.saved import load, save
 from vlmdata.layout import Stage, Step
 from vlmdata.report.make import make_report
+from vlmdata.report.training import Trained
 from vlmdata.runs import existing_run, start_run
 from vlmdata.status import status
 
@@ -60,8 +61,14 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Reported:
     with fault_server() as faults:
         dataset = two_nights(folder, faults)
     page = folder / "page.html"
-    page.write_bytes(make_report(existing_run(dataset)))
+    page.write_bytes(make_report(existing_run(dataset), trained()))
     return Reported(dataset, page)
+
+
+def trained() -> Trained:
+    """A training of a few epochs; its curves are a picture like any other."""
+    rows = [(f"{n}", f"{n * 26}", *["20.6%"] * 2, "58.8% [51.9%, 65.4%]", *["21.1%"] * 2, "57.8%") for n in range(1, 4)]
+    return Trained(["starter, trained on tiny, version 2: 20 pairs."], rows, png(77, 1200, 700))
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +173,7 @@ def test_it_opens_from_disk_and_tells_of_the_whole_run(reported: Reported, chrom
         assert page.locator("main h2:visible").all_inner_texts() == [
             *("Funnel", "Health of what was kept", "Rejected, rule by rule", "Near-duplicates"),
             *("Held, between the bounds", "Failed", "Worst and best pairs", "Captions that did not go on"),
-            *("How well captions match, by language", "Drift", "Kept"),
+            *("How well captions match, by language", "Drift", "What a model learned from it", "Kept"),
         ]
         broken = "[...document.images].filter(one => one.complete && !one.naturalWidth).length"
         assert page.evaluate("document.images.length") > 20 and page.evaluate(broken) == 0

@@ -19,6 +19,7 @@ from vlmdata.report.overview import Overview, bounds, choices, overview
 from vlmdata.report.page import about, as_script, page
 from vlmdata.report.pictures import MIME, thumbnails
 from vlmdata.report.records import records
+from vlmdata.report.training import Trained
 from vlmdata.runs import Run
 
 LARGEST = 15_000_000
@@ -34,8 +35,11 @@ _MOST_PIXELS = 50_000_000
 """A picture of more is not decoded for the sake of a thumbnail."""
 
 
-def make_report(run: Run) -> bytes:
+def make_report(run: Run, training: Trained | None = None) -> bytes:
     """The page, under `LARGEST` bytes; the same bytes whenever it is made of the same run.
+
+    Args:
+        training: What a model learned from the set, to be told, too.
 
     Raises:
         ConfigError: nothing to plot with is installed, or the run has read nothing yet.
@@ -45,7 +49,7 @@ def make_report(run: Run) -> bytes:
     seen = overview(run)
     with ThreadPoolExecutor(1, thread_name_prefix="charts") as beside, ledger_of(run) as ledger:
         # Drawing leaves this process's other cores to the pictures.
-        drawing = beside.submit(about, seen)
+        drawing = beside.submit(about, seen, training)
         drawn, told = _that_fit(ledger, seen)
         made = _thumbnails(run, told)
         whole, data = drawing.result(), page_data(run.dataset, ledger, seen, drawn)

@@ -14,15 +14,17 @@ from vlmdata import funnel
 from vlmdata.console import visible
 from vlmdata.health import plots
 from vlmdata.report.overview import Overview
+from vlmdata.report.training import HEAD, Trained
 
 _LONGEST_TABLE = 60
 _LONGEST_CELL = 200
+_CURVES = "Losses, learning rate, logit scale, gradient norms, alignment and uniformity by step; retrieval by epoch"
 
 SERVED = "img-src 'self' data:; connect-src 'self'"
 ALONE = "img-src data:"
 
 
-def about(seen: Overview) -> dict[str, str]:
+def about(seen: Overview, training: Trained | None = None) -> dict[str, str]:
     """What the page says of the whole run, as HTML by its place in the template; draws the charts."""
     return {
         "title": _text(f"{seen.told['dataset']}, run {seen.told['run']}"),
@@ -35,6 +37,7 @@ def about(seen: Overview) -> dict[str, str]:
         "health": _health(seen),
         "alignment": _alignment(seen),
         "drift": _drift(seen),
+        "training": _training(training),
     }
 
 
@@ -169,6 +172,20 @@ def _drift(seen: Overview) -> str:
     return "".join(
         [*parts, f"<p>Beside {_text(seen.since)}.</p>", _figure("What moved", plots.drifts(seen.moved), head, rows)]
     )
+
+
+def _training(training: Trained | None) -> str:
+    """A section of its own; nothing, if no training is shown."""
+    if training is None:
+        return ""
+    said = "".join(f"<p>{_text(line)[:2_000]}</p>" for line in training.about[:_LONGEST_TABLE])
+    drawn = ""
+    if training.curves:
+        image = f'<img src="data:image/png;base64,{b64encode(training.curves).decode()}" alt="{_CURVES}">'
+        drawn = f"<figure><figcaption>Curves</figcaption>{image}</figure>"
+    recall = _figure("Retrieval of held-out pictures after each epoch", "", HEAD, training.rows)
+    title = "<h2>What a model learned from it</h2>"
+    return f'<section id="training" data-name="Training">{title}{said}{recall}{drawn}</section>'
 
 
 def _share(value: float | None) -> str:

@@ -31,6 +31,7 @@ from vlmdata.report.overview import overview
 from vlmdata.report.page import SERVED, about, page
 from vlmdata.report.pictures import MIME, stored_pictures, thumbnail
 from vlmdata.report.records import records
+from vlmdata.report.training import Trained
 from vlmdata.runs import Run
 
 _PAGE = 60
@@ -40,7 +41,7 @@ _THUMBNAILS = 2_000
 _HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
 
 
-def serve(run: Run, host: str, port: int) -> None:
+def serve(run: Run, host: str, port: int, training: Trained | None = None) -> None:
     """Serve until interrupted.
 
     Raises:
@@ -49,12 +50,12 @@ def serve(run: Run, host: str, port: int) -> None:
     """
     require_readable(run)
     with ledger_of(run) as ledger:
-        serve_forever(make_app(run, ledger, host), host, port, "report")
+        serve_forever(make_app(run, ledger, host, training), host, port, "report")
 
 
-def make_app(run: Run, ledger: Ledger, host: str = "127.0.0.1") -> Starlette:
+def make_app(run: Run, ledger: Ledger, host: str = "127.0.0.1", training: Trained | None = None) -> Starlette:
     """The page at `/`, `GET /api/samples`, `/api/sample/{id}` and `/thumb/{id}`."""
-    small, whole = _thumbnails(run, ledger), _page(run, ledger)
+    small, whole = _thumbnails(run, ledger), _page(run, ledger, training)
 
     async def index(_: Request) -> Response:
         return Response(whole, media_type="text/html", headers=_HEADERS)
@@ -89,11 +90,11 @@ def make_app(run: Run, ledger: Ledger, host: str = "127.0.0.1") -> Starlette:
     return Starlette(routes=routes, middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=names)])
 
 
-def _page(run: Run, ledger: Ledger) -> bytes:
+def _page(run: Run, ledger: Ledger, training: Trained | None) -> bytes:
     seen = overview(run)
     drawn = galleries(ledger, CARDS, seen.unfound)
     told = {**page_data(run.dataset, ledger, seen, drawn), "served": True, "samples": _records(ledger, shown(drawn))}
-    return page(about(seen), told, SERVED)
+    return page(about(seen, training), told, SERVED)
 
 
 def _records(ledger: Ledger, ids: list[str]) -> list[Row]:
