@@ -488,7 +488,7 @@ def report(
     if training:
         from vlmdata.report.training import read_training
 
-        trained = read_training(training)
+        trained = read_training(training, dataset)
     if serve:
         from vlmdata.report.serving import serve as serve_report
 

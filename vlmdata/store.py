@@ -158,13 +158,16 @@ class LocalStore(Store):
         self._key = key
 
     def check(self, *, create: bool = True) -> None:
-        there = next(folder for folder in (self.root, *self.root.parents) if folder.exists())
         try:
-            with self._errors(self.root), tempfile.TemporaryFile(dir=there):
-                pass
-        except FileNotFoundError as error:
-            # There are folders in which nothing can be made, such as those of /proc.
-            raise StoreError(f"{self._key}: {self.root}: cannot be written; choose another {self._key}") from error
+            with self._errors(self.root):
+                there = next(folder for folder in (self.root, *self.root.parents) if folder.exists())
+                with tempfile.TemporaryFile(dir=there):
+                    pass
+        except OSError as error:
+            # A name may be too long, and in some folders, such as /proc, nothing can be made.
+            raise StoreError(
+                f"{self._key}: {self.root}: cannot be written ({error.strerror}); choose another {self._key}"
+            ) from error
         if create:
             self._check_create(there)
 

@@ -212,5 +212,13 @@ def test_home_and_relative_folders_are_made_absolute(monkeypatch: pytest.MonkeyP
 
 
 def test_a_folder_in_which_nothing_can_be_made_is_one_line() -> None:
-    with pytest.raises(StoreError, match=r"^out: /proc/nothing/out: cannot be written; choose another out$"):
+    with pytest.raises(
+        StoreError,
+        match=r"^out: /proc/nothing/out: cannot be written \(No such file or directory\); choose another out$",
+    ):
         LocalStore("/proc/nothing/out", "out").check(create=False)
+
+
+def test_a_name_that_is_too_long_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"out: .*File name too long"):
+        LocalStore(str(tmp_path / ("x" * 300)), "out").check(create=False)

@@ -183,7 +183,7 @@ def _training(training: Trained | None) -> str:
     if training.curves:
         image = f'<img src="data:image/png;base64,{b64encode(training.curves).decode()}" alt="{_CURVES}">'
         drawn = f"<figure><figcaption>Curves</figcaption>{image}</figure>"
-    recall = _figure("Retrieval of held-out pictures after each epoch", "", HEAD, training.rows)
+    recall = _figure("Retrieval of held-out pictures after each epoch", "", HEAD, training.rows[-_LONGEST_TABLE:])
     title = "<h2>What a model learned from it</h2>"
     return f'<section id="training" data-name="Training">{title}{said}{recall}{drawn}</section>'
 

@@ -32,18 +32,23 @@ class Trained:
     curves: bytes | None
 
 
-def read_training(folder: Path) -> Trained:
+def read_training(folder: Path, dataset: str) -> Trained:
     """Read the folder of a training that is finished.
 
     Raises:
-        ConfigError: it is none, or it is not finished.
+        ConfigError: it is none, it is not finished, or it was trained on another dataset's export.
     """
-    story = read_story(folder)
+    story = read_story(folder, "--training")
     if story is None:
         raise ConfigError(f"--training {folder}: holds no training; give the `out` of vlmdata train")
     if not story.get("finished"):
         raise ConfigError(f"--training {folder}: is not finished; run vlmdata train again, and it goes on")
     try:
+        if story["data"]["dataset"] not in (None, dataset):
+            raise ConfigError(
+                f"--training {folder}: was trained on {story['data']['dataset']!r}, and this is a report of"
+                f" {dataset!r}; give a training of this one"
+            )
         return Trained(_about(story), [_row(one) for one in story["evaluations"]], _curves(folder))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"--training {folder}: its run.json is no training's ({error})") from error

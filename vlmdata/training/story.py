@@ -12,7 +12,7 @@ from typing import Any
 
 from vlmdata import layout
 from vlmdata.checkpoint import Dataset
-from vlmdata.errors import ConfigError
+from vlmdata.errors import ConfigError, VlmdataError
 from vlmdata.store import LocalStore
 from vlmdata.training.config import TrainConfig
 from vlmdata.training.samples import TRAIN, VALIDATION, Samples
@@ -53,7 +53,7 @@ def story_of(
     return {**now, "earlier": [one for one in then if one != _sitting(now)]}
 
 
-_SITTING = ("git_commit", "git_changes", "libraries", "precision", "hardware")
+_SITTING = ("git_commit", "git_changes", "libraries", "precision", "hardware", "batch")
 """What a part of a training ran on, in so far as it can change from one part to the next."""
 
 
@@ -92,13 +92,19 @@ def _data(config: TrainConfig, samples: Samples) -> dict[str, Any]:
 
 def _version(data: str, manifest: dict[str, Any]) -> int | None:
     """The newest version of the set that was published with this export, if it lies in the store where it was built."""
+    if not manifest:
+        return None
     below = f"/{layout.export_prefix(str(manifest.get('dataset')), str(manifest.get('export')))}"
     store, found, rest = data.rstrip("/").rpartition(below)
     if not found or rest:
         return None
     dataset = Dataset(store, str(manifest["dataset"]))
-    named = (number for number in reversed(numbers(dataset)) if read_version(dataset, number).export == below[1:])
-    return next(named, None)
+    try:
+        named = (number for number in reversed(numbers(dataset)) if read_version(dataset, number).export == below[1:])
+        return next(named, None)
+    except (VlmdataError, OSError):
+        # Who may read an export need not be able to read what lies around it; the manifest's hash tells what it was.
+        return None
 
 
 def put_story(out: Path, story: dict[str, Any]) -> None:
@@ -106,8 +112,11 @@ def put_story(out: Path, story: dict[str, Any]) -> None:
     LocalStore(str(out), "out").replace(RUN, (json.dumps(story, indent=1) + "\n").encode())
 
 
-def read_story(out: Path) -> dict[str, Any] | None:
+def read_story(out: Path, key: str = "out") -> dict[str, Any] | None:
     """run.json of a folder, if there is one.
+
+    Args:
+        key: What a person calls the folder.
 
     Raises:
         ConfigError: it cannot be read.
@@ -118,9 +127,9 @@ def read_story(out: Path) -> dict[str, Any] | None:
     try:
         story = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"out: {path} cannot be read ({error}); give another out") from error
+        raise ConfigError(f"{key}: {path} cannot be read ({error}); give another {key}") from error
     if not isinstance(story, dict) or not isinstance(story.get("config"), dict):
-        raise ConfigError(f"out: {path} is no training's; give another out")
+        raise ConfigError(f"{key}: {path} is no training's; give another {key}")
     return story
 
 
@@ -143,23 +152,27 @@ def check_same(before: dict[str, Any] | None, config: TrainConfig, samples: Samp
 
 
 def _commit(source: Path) -> dict[str, Any]:
-    """The commit of this code, if it runs from a checkout, and whether files of it have been changed since."""
+    """The commit of this code, if it runs from a checkout, and whether its files have been changed since."""
     if not _git(source, "ls-files", Path(__file__).name):  # installed, in a folder of somebody else's repository
         return {"git_commit": None, "git_changes": None}
     return {
         "git_commit": _git(source, "rev-parse", "HEAD") or None,
-        "git_changes": bool(_git(source, "status", "--porcelain", "--untracked-files=no")),
+        "git_changes": None if (changes := _changes(source.parent)) is None else bool(changes),
     }
 
 
-def _git(folder: Path, *words: str) -> str:
+def _changes(package: Path) -> str | None:
+    return _git(package, "--no-optional-locks", "status", "--porcelain", "--untracked-files=no", "--", ".")
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    """What git says; None: it is not there, this is no repository, or it takes for ever."""
+    asking = ["git", "-C", str(folder), *words]
     try:
-        asked = subprocess.run(
-            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=False, timeout=30
-        )
+        asked = subprocess.run(asking, capture_output=True, text=True, check=False, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return asked.stdout.strip()
+        return None
+    return asked.stdout.strip() if asked.returncode == 0 else None
 
 
 def _versions() -> dict[str, str]:

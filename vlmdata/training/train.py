@@ -66,9 +66,8 @@ def _train(config: TrainConfig, here: Place, title: str) -> dict[str, Any]:
         require_learning_vision(config, from_scratch=learned.from_scratch)
         hide_features(learned.parts.model, config.projection_dropout)
     check_preprocessing(config, learned.parts.preprocess)
-    samples = _opened(config, here)
+    samples, before = _opened(config, here)
     stages = stages_of(config, len(samples.rows(TRAIN)), batch.effective, from_scratch=learned.from_scratch)
-    before = read_story(Path(config.out))
     check_same(before, config, samples)
     if before and before["batch"]["effective"] != batch.effective:
         raise ConfigError(
@@ -78,21 +77,22 @@ def _train(config: TrainConfig, here: Place, title: str) -> dict[str, Any]:
     return _run(config, here, batch, learned, samples, stages, before, title)
 
 
-def _opened(config: TrainConfig, here: Place) -> Samples:
-    """Indexed by the first, read by all."""
+def _opened(config: TrainConfig, here: Place) -> tuple[Samples, dict[str, Any] | None]:
+    """Indexed by the first, read by all; and run.json, as the first found it."""
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     failure: Exception | None = None
     samples: Samples | None = None
+    before: dict[str, Any] | None = None
     if here.first:
         try:
-            samples = open_samples(config, out)
+            samples, before = open_samples(config, out), read_story(out)
         except Exception as error:  # told to the others, who would wait for ever
             failure = error
-    told = here.all_of(failure)[0]
-    if told is not None:
-        raise told
-    return samples or open_samples(config, out)
+    failure, before = here.all_of((failure, before))[0]
+    if failure is not None:
+        raise failure
+    return samples or open_samples(config, out), before
 
 
 def _run(
@@ -134,7 +134,7 @@ def _run(
     training = Training(config, here, batch, stages, learned, pair, pairs, log, story["run"], title)
     try:
         if here.first:
-            put_story(out, {**story, "finished": False})
+            put_story(out, {**story, "finished": bool(before and before.get("finished"))})
             for sentence in _first_sentences(config, samples, batch, training, precision, why, step):
                 log.say(sentence)
             if aligned:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -396,3 +397,16 @@ def test_without_peft_there_are_no_adapters(configured: Configured, vit: Path, m
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"stages: text: lora needs peft, .*; install vlmdata\[train\]"):
         learner(configured(model=str(vit), epochs=None, stages=[{"epochs": 1, "text": "lora"}]))
+
+
+def test_a_tower_of_hugging_face_is_measured_without_checkpointing_first(
+    configured: Configured, vit: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """open_clip switches one on whatever it is told."""
+    pair = built(configured, vit)
+    switched: list[str] = []
+    transformer = SimpleNamespace(gradient_checkpointing_disable=lambda: switched.append("off"))
+    monkeypatch.setattr(pair.model, "text", SimpleNamespace(transformer=transformer), raising=False)
+    monkeypatch.setattr(pair.model, "set_grad_checkpointing", lambda on: switched.append("on"))
+    checkpoint_gradients(pair, True, 8, 16, 32, "cpu")
+    assert switched == ["on", "off", "on"]

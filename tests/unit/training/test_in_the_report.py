@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.training.conftest import Configured
+from tests.unit.training.conftest import Configured, write_export
 from vlmdata import cli
 from vlmdata.layout import Stage
 from vlmdata.runs import start_run
@@ -44,8 +44,19 @@ def report(
     return asked
 
 
-def test_recall_of_each_epoch_and_the_curves_are_in_the_page(report: Command, configured: Configured) -> None:
-    out = Path(train(configured())["config"]["out"])
+@pytest.fixture
+def trained(configured: Configured, tmp_path: Path) -> Callable[..., Path]:
+    """The folder of a training on an export of the same dataset."""
+    data = write_export(tmp_path / "tiny-export", dataset="tiny")
+
+    def make(**changes: Any) -> Path:
+        return Path(train(configured(data=str(data), **changes))["config"]["out"])
+
+    return make
+
+
+def test_recall_of_each_epoch_and_the_curves_are_in_the_page(report: Command, trained: Callable[..., Path]) -> None:
+    out = trained()
     code, line, page = report(out)
     assert code == 0, line
     section = page.partition('<section id="training"')[2].partition("</section>")[0]
@@ -55,16 +66,27 @@ def test_recall_of_each_epoch_and_the_curves_are_in_the_page(report: Command, co
     for row, one in zip(cells, story["evaluations"], strict=True):
         told = [f"{one[f'{way}_r{k}']:.1%}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)]
         assert [cell.partition(" ")[0] for cell in row[2:]] == told
-    assert f"trained on cards: {story['data']['train']} pairs" in section and "effective batch 8" in section
+    assert f"trained on tiny: {story['data']['train']} pairs" in section and "effective batch 8" in section
     [curves] = re.findall(r'src="data:image/png;base64,([^"]*)"', section)
     assert b64decode(curves) == (out / "curves.png").read_bytes()
 
 
-def test_words_of_a_record_are_words(report: Command, configured: Configured) -> None:
+def test_of_many_epochs_the_last_are_shown(report: Command, trained: Callable[..., Path]) -> None:
+    out = trained(epochs=1)
+    [one] = json.loads((out / "run.json").read_text())["evaluations"]
+    rewritten(out, evaluations=[{**one, "epoch": number} for number in range(1, 101)])
+    code, _, page = report(out)
+    section = page.partition('<section id="training"')[2].partition("</section>")[0]
+    assert code == 0 and [re.findall(r"<td[^>]*>([^<]*)", row)[0] for row in section.split("<tr>")[2:]] == [
+        str(number) for number in range(41, 101)
+    ]
+
+
+def test_words_of_a_record_are_words(report: Command, trained: Callable[..., Path]) -> None:
     """Whoever hands over a training chose its names."""
-    out = Path(train(configured(epochs=1))["config"]["out"])
+    out = trained(epochs=1)
     story = json.loads((out / "run.json").read_text())
-    story["data"]["dataset"] = "<script>alert(1)</script>"
+    story["config"]["model"] = "<script>alert(1)</script>"
     (out / "run.json").write_text(json.dumps(story))
     (out / "curves.png").write_bytes(b"<svg onload=alert(1)>")
     code, _, page = report(out)
@@ -78,12 +100,16 @@ def test_words_of_a_record_are_words(report: Command, configured: Configured) ->
         (lambda out: (out / "run.json").unlink(), "holds no training; give the `out` of vlmdata train"),
         (lambda out: rewritten(out, finished=False), "is not finished; run vlmdata train again, and it goes on"),
         (lambda out: rewritten(out, evaluations=[{"epoch": 1}]), "its run.json is no training's ('step')"),
+        (
+            lambda out: rewritten(out, data={"dataset": "cards"}),
+            "was trained on 'cards', and this is a report of 'tiny'; give a training of this one",
+        ),
     ],
 )
 def test_what_is_no_finished_training_is_one_line(
-    report: Command, configured: Configured, change: Callable[[Path], None], said: str
+    report: Command, trained: Callable[..., Path], change: Callable[[Path], None], said: str
 ) -> None:
-    out = Path(train(configured(epochs=1))["config"]["out"])
+    out = trained(epochs=1)
     change(out)
     code, line, page = report(out)
     assert (code, page) == (2, "") and line == f"vlmdata: --training {out}: {said}"
@@ -92,3 +118,10 @@ def test_what_is_no_finished_training_is_one_line(
 def rewritten(out: Path, **changes: Any) -> None:
     story = json.loads((out / "run.json").read_text())
     (out / "run.json").write_text(json.dumps({**story, **changes}))
+
+
+def test_a_record_that_is_damaged_is_one_line(report: Command, trained: Callable[..., Path]) -> None:
+    out = trained(epochs=1)
+    (out / "run.json").write_text("{")
+    code, line, _ = report(out)
+    assert code == 2 and line.startswith(f"vlmdata: --training: {out / 'run.json'} cannot be read")

@@ -36,3 +36,6 @@ def test_run_json_names_the_version_that_an_export_was_published_as(
     # A copy elsewhere is of that export, too, and nothing there says which version it was.
     shutil.copytree(store.locate(first.export), tmp_path / "copy")
     assert version_told(configured, str(tmp_path / "copy"), tmp_path / "out-copy") == ("tiny", None)
+    # What lies around an export may be damaged, or nobody's to read: a training goes on without.
+    store.replace("tiny/versions/000002.json", b"{")
+    assert version_told(configured, store.locate(second.export), tmp_path / "out-2") == ("tiny", None)

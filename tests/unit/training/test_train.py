@@ -123,6 +123,10 @@ class Killed(BaseException):
     pass
 
 
+def dies(*_: Any) -> None:
+    raise Killed
+
+
 def killed_at(patched: pytest.MonkeyPatch, step: int) -> None:
     """The run dies as it is about to take a step, counted from 0."""
     real = Stepper.step
@@ -433,8 +437,13 @@ def test_a_state_of_another_kind_is_one_line(configured: Configured) -> None:
     config = configured()
     train(config)
     newest = checkpoints.checkpoints(Path(config.out))[-1]
+    whole = torch.load(newest / "trainer.pt", weights_only=True)
     torch.save({"step": 3}, newest / "trainer.pt")
     with pytest.raises(ConfigError, match=r"cannot be read .it has no optimizer.; remove .* to go on from before"):
+        train(config)
+    other = {**whole, "step": 4, "optimizer": {"state": {}, "param_groups": []}}
+    torch.save(other, newest / "trainer.pt")
+    with pytest.raises(ConfigError, match=r"trainer\.pt cannot be read \(.*; remove .* to go on from before"):
         train(config)
 
 
@@ -524,6 +533,12 @@ def test_parts_of_a_training_that_ran_elsewhere_are_on_record(
     story = train(config)
     assert [one["hardware"]["processor"] for one in story["earlier"]] == ["another one"]
     assert story["hardware"]["processor"] != "another one"
+    with monkeypatch.context() as patched:
+        patched.setattr(devices, "_processor", lambda: "a third one")
+        patched.setattr(looping, "finished_model", dies)
+        with pytest.raises(Killed):
+            train(config)
+        assert json.loads((Path(config.out) / "run.json").read_text())["finished"], "what is done stays done"
     with monkeypatch.context() as patched:
         patched.setattr(devices, "_processor", lambda: "a third one")
         again = train(config)

@@ -16,9 +16,9 @@ _FUSED = "in_proj_weight"
 
 
 def add_adapters(model: Any, config: LoraConfig) -> int:
-    """Put an adapter beside each matrix of the text tower's transformer: linear layers, attention; returns how many.
+    """Put adapters beside linear layers of the text tower's transformer, and query, key and value; returns how many.
 
-    torch's own attention keeps query, key and value in one matrix that is no layer, and its adapter has no dropout.
+    torch's own attention keeps these three in one matrix that is no layer, and its adapter has no dropout.
 
     Raises:
         ConfigError: peft is not installed, or the tower has no such layer, or one that takes no dropout.

@@ -18,7 +18,7 @@ from vlmdata.measure.encoder import device_of
 
 _AMPERE = (8, 0)
 _PATIENCE = timedelta(days=2)
-"""The first process verifies and indexes the set while the others wait; torchrun ends them if it dies."""
+"""Of those that wait while the first process verifies, indexes or measures; torchrun ends them if it dies."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,13 @@ class Place:
         rank: its number from 0; 0 writes what is to be written.
         devices: how many there are.
         device: "cpu" or "cuda:0".
+        waits: the group in which one waits for another, for as long as it takes; None: there is nobody else.
     """
 
     rank: int
     devices: int
     device: str
+    waits: Any = None
 
     @property
     def first(self) -> bool:
@@ -43,14 +45,14 @@ class Place:
     def barrier(self) -> None:
         """Wait for the others."""
         if self.devices > 1:
-            dist.barrier()
+            dist.barrier(group=self.waits)
 
     def all_of(self, value: Any) -> list[Any]:
         """What each of them says, by rank."""
         if self.devices == 1:
             return [value]
         found: list[Any] = [None] * self.devices
-        dist.all_gather_object(found, value)
+        dist.all_gather_object(found, value, group=self.waits)
         return found
 
 
@@ -69,9 +71,9 @@ def place(wanted: str) -> Iterator[Place]:
     device = f"cuda:{os.environ['LOCAL_RANK']}" if kind == "cuda" else kind
     if kind == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=_PATIENCE)
+    dist.init_process_group("nccl" if kind == "cuda" else "gloo")
     try:
-        yield Place(dist.get_rank(), devices, device)
+        yield Place(dist.get_rank(), devices, device, dist.new_group(backend="gloo", timeout=_PATIENCE))
     finally:
         dist.destroy_process_group()
 

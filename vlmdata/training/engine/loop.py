@@ -96,7 +96,7 @@ class Training:
             return None
         state = checkpoints.load_state(found[-1])
         if self.learner.adapters:
-            fill(self.learner.parts.model, state["with_adapters"], found[-1])
+            fill(self.learner.parts.model, state.get("with_adapters", {}), found[-1])
         else:
             load_weights(self.learner.parts.model, found[-1])
         self.step, self.evaluations = int(state["step"]), list(state["evaluations"])
@@ -114,7 +114,7 @@ class Training:
         self._say(self._memory())
         optimizer, parameters = optimizer_for(model, self.config.weight_decay)
         if resumed is not None:
-            optimizer.load_state_dict(resumed["optimizer"])
+            self._go_on(optimizer, resumed["optimizer"])
         stepper = Stepper(
             net=self._distributed(),
             pair=self.pair,
@@ -130,6 +130,13 @@ class Training:
         progress.done(bar, (self.step - stage.first_step) * self.batch.effective)
         self._steps(stage, stepper, frozen, bar)
         progress.end(bar)
+
+    def _go_on(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+        try:
+            optimizer.load_state_dict(state)
+        except (ValueError, KeyError, TypeError) as error:
+            newest = checkpoints.checkpoints(self.out)[-1]
+            raise checkpoints.unreadable(newest, checkpoints.STATE, error) from error
 
     def _memory(self) -> str:
         parts = self.learner.parts

@@ -37,8 +37,7 @@ def checkpoint_gradients(pair: Pair, asked: bool | None, at_once: int, context: 
         return f"gradient checkpointing: off, {'as the config says' if asked is False else f'for the model has {size}'}"
     batch = torch.zeros(_LOOKED_AT, 3, side, side, device=device), _tokens(pair, context, device)
     try:
-        # Stages before may have switched it on.
-        pair.model.set_grad_checkpointing(False)
+        _switch_off(pair.model)  # a stage before may have switched it on
         before = kept_bytes(pair, *batch)
         pair.model.set_grad_checkpointing(True)
     except (AttributeError, ValueError, NotImplementedError) as error:
@@ -51,6 +50,14 @@ def checkpoint_gradients(pair: Pair, asked: bool | None, at_once: int, context: 
         f"gradient checkpointing: on, {size}; {at_once} pairs keep about {told[1]:,.1f} MiB for the backward pass,"
         f" without it {told[0]:,.1f} MiB: {1 - after / before if before else 0:.0%} saved"
     )
+
+
+def _switch_off(model: Any) -> None:
+    model.set_grad_checkpointing(False)
+    # open_clip switches those of Hugging Face on, whatever it is told.
+    transformer: Any = getattr(getattr(model, "text", None), "transformer", None)
+    if hasattr(transformer, "gradient_checkpointing_disable"):
+        transformer.gradient_checkpointing_disable()
 
 
 def _tokens(pair: Pair, context: int, device: str) -> Tensor:
