@@ -119,6 +119,8 @@ class _WeightsAndBiases:
     """Offline unless the person has set it up: nothing is sent that nobody asked to send."""
 
     def __init__(self, out: Path, step: int, settings: dict[str, Any]) -> None:
+        # It would advertise another product wherever a client of a hosted API is imported, too.
+        os.environ.setdefault("WANDB_DISABLE_WEAVE", "true")
         import wandb
 
         asked = os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_MODE")
