@@ -8,6 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if WORKERS > 1:
+    # Before torch is imported, and for what is started, too: two threads a core for each of two workers wait for each
+    # other more than they do (models of tests took twice as long).
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WORKERS)))
+
 
 @pytest.fixture(autouse=True)
 def own_environment() -> Iterator[None]:

@@ -21,6 +21,10 @@ from vlmdata.layout import Step
 from vlmdata.schema import FILTERED, IMAGES, caption_table, filled
 
 HASTY = Waits(Backoff(first_s=0.002, longest_s=0.01))
+PRICE = {"input": 1.0, "output": 10.0, "image_tokens": 1000}
+"""Dollars for a million tokens."""
+USED = (90 * PRICE["input"] + 7 * PRICE["output"]) / 1e6
+"""Dollars that the fault server says an answer took."""
 QUICK = [fault for fault in (*TRANSIENT, *PERMANENT, *REFUSED, "ok") if not fault.startswith("429_")]
 
 Size = tuple[int, int]

@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 import yaml
 
-from tests.integration.captioning import HASTY, config, make_shard, outcomes
+from tests.integration.captioning import HASTY, PRICE, USED, config, make_shard, outcomes
 from tests.integration.prefect_server import PrefectServer
 from tests.integration.test_exit_codes import build, write_set
 from tests.servers.faults import FaultServer, caption, fault_server
@@ -32,10 +32,6 @@ from vlmdata.event_loop import run
 from vlmdata.layout import Step, journal
 
 pytestmark = pytest.mark.integration
-
-PRICE = {"input": 1.0, "output": 10.0, "image_tokens": 1000}
-USED = (90 * 1.0 + 7 * 10.0) / 1e6
-"""Dollars that the fault server says an answer took."""
 
 
 @pytest.fixture

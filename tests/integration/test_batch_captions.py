@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.integration.captioning import make_shard, outcomes
+from tests.integration.captioning import PRICE, USED, make_shard, outcomes
 from tests.integration.processes import wait_until
 from tests.integration.warm import Forked
 from tests.servers.batches import BatchServer, Dialect, batch_server, picture_caption
@@ -42,8 +42,7 @@ pytestmark = pytest.mark.integration
 
 HASTY = Waits(Backoff(first_s=0.002, longest_s=0.01), poll_s=0.02)
 KEY = "sk-test-0123456789abcdef"
-PRICES = {"m": {"input": 1.0, "output": 10.0, "image_tokens": 1000}}
-HALF = round((90 * 1.0 + 7 * 10.0) / 1e6 / 2 * NANO)
+HALF = round(USED / 2 * NANO)
 """Nanodollars that an answer costs in a batch."""
 HANDING_IN = {"openai": "upload", "anthropic": "create"}
 """The step with which handing in begins."""
@@ -75,7 +74,7 @@ def dialect(request: pytest.FixtureRequest) -> Dialect:
 
 
 def config(server: BatchServer, dialect: Dialect = "openai", **changes: object) -> CaptionConfig:
-    settings = {"base_url": server.base_url, "model": "m", "provider": dialect, "batch": True, "prices": PRICES}
+    settings = {"base_url": server.base_url, "model": "m", "provider": dialect, "batch": True, "prices": {"m": PRICE}}
     return CaptionConfig.model_validate({**settings, **changes})
 
 

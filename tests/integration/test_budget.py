@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.captioning import HASTY, config, make_shard, outcomes
+from tests.integration.captioning import HASTY, PRICE, USED, config, make_shard, outcomes
 from tests.servers.faults import FaultServer, caption, fault_server
 from vlmdata.captioning.journal.log import Log
 from vlmdata.captioning.journal.records import NANO, Ask, decode
@@ -26,10 +26,6 @@ from vlmdata.config import CaptionConfig
 from vlmdata.layout import Step, journal
 
 pytestmark = pytest.mark.integration
-
-PRICES = {"m": {"input": 1.0, "output": 10.0, "image_tokens": 1000}}
-USED = (90 * 1.0 + 7 * 10.0) / 1e6
-"""Dollars that the fault server says an answer took."""
 
 
 @pytest.fixture
@@ -48,7 +44,7 @@ def account(dataset: Dataset) -> Any:
 
 
 def priced(server: FaultServer, **changes: object) -> CaptionConfig:
-    return config(server, prices=PRICES, **changes)
+    return config(server, prices={"m": PRICE}, **changes)
 
 
 def test_the_budget_stops_before_the_request_that_could_pass_it_and_goes_on_with_more(

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from tests.integration.captioning import PRICE, USED
 from tests.integration.prefect_server import PrefectServer, used_here
 from tests.integration.processes import environment, kill_group, started, vlmdata, wait_until
 from tests.integration.sample import STAMPS
@@ -38,9 +39,6 @@ from vlmdata.checkpoint import Dataset
 pytestmark = pytest.mark.integration
 
 KEY = "sk-test-0123456789abcdef"
-PRICES = {"m": {"input": 1.0, "output": 10.0, "image_tokens": 1000}}
-USED = (90 * 1.0 + 7 * 10.0) / 1e6
-"""Dollars that the fault server says an answer took."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +141,7 @@ TO_CAPTIONS = ["--to", "02_captioned"]
 def test_a_plan_asks_nothing_records_no_run_and_its_build_does_no_work_twice(
     command: Command, faults: FaultServer, tmp_path: Path
 ) -> None:
-    config = write_set(tmp_path, faults.base_url, 6, {5: "one that has a caption"}, prices=PRICES)
+    config = write_set(tmp_path, faults.base_url, 6, {5: "one that has a caption"}, prices={"m": PRICE})
     plan = json.loads(command("plan", config, "--json").out)
     assert not faults.requests
     assert (plan["pictures"], plan["requests"], plan["answered"], plan["fits"]) == (5, 5, 0, True)

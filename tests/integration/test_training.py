@@ -102,11 +102,11 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path, terms: dict[str, A
     ]
 
 
-def test_two_processes_of_stages_chunks_and_a_sigmoid_go_on_with_the_losses_of_one(
+def test_two_processes_of_stages_chunks_adapters_and_a_sigmoid_go_on_with_the_losses_of_one(
     tmp_path: Path, terms: dict[str, Any]
 ) -> None:
     """Killed within the first stage, when it has a checkpoint."""
-    stages = [{"epochs": 2, "vision": "frozen"}, {"epochs": 1, "vision": "trained", "base_lr": 1e-3}]
+    stages = [{"epochs": 2, "text": "lora"}, {"epochs": 1, "vision": "trained", "base_lr": 1e-3}]
     more = {"loss": "siglip", "epochs": None, "stages": stages, "checkpoint_every": 2}
     done(alone(config_file(tmp_path / "one", terms, **more, batch_per_device=16)))
     two = config_file(tmp_path / "two", terms, **more, batch_per_device=4)

@@ -134,7 +134,9 @@ def _run(
     training = Training(config, here, batch, stages, learned, pair, pairs, log, story["run"], title)
     try:
         if here.first:
-            put_story(out, {**story, "finished": bool(before and before.get("finished"))})
+            # What is done stays on record as it is, until it is told again whole.
+            if not (before and before.get("finished")):
+                put_story(out, {**story, "finished": False})
             for sentence in _first_sentences(config, samples, batch, training, precision, why, step):
                 log.say(sentence)
             if aligned:

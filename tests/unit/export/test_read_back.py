@@ -77,21 +77,30 @@ def test_a_file_with_other_samples_than_it_should_have_is_refused_when_it_is_wri
     assert "00000" in said and "\n" not in said
 
 
+def rewrite_tars(monkeypatch: pytest.MonkeyPatch, change: Callable[..., bytes]) -> None:
+    """Each tar is written as `change` makes it of its bytes, its members, its rows and its pictures."""
+    write = FORMATS["webdataset"].write
+
+    def written(rows: pa.Table, pictures: Sequence[Picture], shard: str) -> list[File]:
+        [file] = write(rows, pictures, shard)
+        data = bytes(file.data)
+        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+            return [File(file.path, change(data, tar.getmembers(), rows, pictures))]
+
+    monkeypatch.setattr(FORMATS["webdataset"], "write", written)
+
+
 @pytest.mark.parametrize("kept", range(SAMPLES))
 def test_a_tar_that_ends_after_a_whole_sample_is_refused(
     source: Source, cut: Cut, monkeypatch: pytest.MonkeyPatch, kept: int
 ) -> None:
     """To a reader of tars it is a tar like any other, of fewer samples."""
-    write = FORMATS["webdataset"].write
 
-    def cut_short(rows: pa.Table, pictures: Sequence[Picture], shard: str) -> list[File]:
-        [file] = write(rows, pictures, shard)
-        data, following = bytes(file.data), rows["id"][kept].as_py()
-        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-            end = next(member.offset for member in tar.getmembers() if member.name.startswith(following))
-        return [File(file.path, data[:end] + bytes(1024))]
+    def cut_short(data: bytes, members: list[tarfile.TarInfo], rows: pa.Table, _: Sequence[Picture]) -> bytes:
+        following = rows["id"][kept].as_py()
+        return data[: next(member.offset for member in members if member.name.startswith(following))] + bytes(1024)
 
-    monkeypatch.setattr(FORMATS["webdataset"], "write", cut_short)
+    rewrite_tars(monkeypatch, cut_short)
     dataset, shards = cut(source(SAMPLES), SAMPLES)
     said = refused(dataset, shards, "webdataset")
     assert said == "export webdataset/00000.tar: column 'id' reads back other than it was written"
@@ -105,16 +114,12 @@ def test_a_tar_without_one_of_its_pictures_is_refused(
     source: Source, cut: Cut, monkeypatch: pytest.MonkeyPatch, lost: int
 ) -> None:
     """By their names its samples are as many as they should be."""
-    write = FORMATS["webdataset"].write
 
-    def without(rows: pa.Table, pictures: Sequence[Picture], shard: str) -> list[File]:
-        [file] = write(rows, pictures, shard)
-        data = bytes(file.data)
-        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-            picture, after = tar.getmembers()[3 * lost : 3 * lost + 2]
+    def without(data: bytes, members: list[tarfile.TarInfo], _: pa.Table, pictures: Sequence[Picture]) -> bytes:
+        picture, after = members[3 * lost : 3 * lost + 2]
         assert picture.size == len(pictures[lost].data)
-        return [File(file.path, data[: picture.offset] + data[after.offset :])]
+        return data[: picture.offset] + data[after.offset :]
 
-    monkeypatch.setattr(FORMATS["webdataset"], "write", without)
+    rewrite_tars(monkeypatch, without)
     said = refused(*cut(source(SAMPLES), SAMPLES), "webdataset")
     assert said == f"export webdataset/00000.tar: picture {lost} reads back other than it was written"

@@ -5,16 +5,20 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from vlmdata.training.config import TRAIN, TrainConfig
+from vlmdata.training.engine.step import Stepper
+from vlmdata.training.log import read_figures
+from vlmdata.training.train import train
 
 TEXT = {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
 VIT = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16}
@@ -44,6 +48,29 @@ def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tower with batch-norm."""
     return model_folder(tmp_path_factory.mktemp("models") / "resnet", RESNET)
+
+
+def hugging_face(folder: Path) -> Path:
+    """A folder of a tower of Hugging Face's, its tokenizer beside it, without weights."""
+    from transformers import BertConfig, BertTokenizerFast
+
+    folder.mkdir()
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "card"]
+    (folder / "vocab.txt").write_text("\n".join(words))
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    BertConfig(vocab_size=len(words), **size).save_pretrained(folder)
+    text = {
+        "hf_model_name": str(folder),
+        "hf_tokenizer_name": str(folder),
+        "hf_model_pretrained": False,
+        "context_length": 16,
+        "hf_proj_type": "linear",
+        "hf_pooler_type": "mean_pooler",
+    }
+    model = {"embed_dim": 16, "vision_cfg": VIT, "text_cfg": text}
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": model, "preprocess_cfg": PREPROCESS}))
+    return folder
 
 
 def drawn(number: int) -> tuple[bytes, str]:
@@ -126,3 +153,39 @@ def configured(tmp_path: Path, vit: Path, export: Path) -> Configured:
         return TRAIN.parse({**base, **changes})
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Small products are done sooner by one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def losses(out: str) -> list[float]:
+    return [line["loss"] for line in read_figures(Path(out)) if line["kind"] == "step"]
+
+
+class Killed(BaseException):
+    pass
+
+
+def killed_at(patched: pytest.MonkeyPatch, step: int) -> None:
+    """The run dies as it is about to take a step, counted from 0."""
+    real = Stepper.step
+
+    def dying(self: Stepper, number: int, *rest: Any) -> dict[str, float]:
+        if number == step:
+            raise Killed
+        return real(self, number, *rest)
+
+    patched.setattr(Stepper, "step", dying)
+
+
+def broken_off(patched: pytest.MonkeyPatch, config: TrainConfig, step: int) -> None:
+    """Train until the run dies as it is about to take a step, counted from 0."""
+    killed_at(patched, step)
+    with pytest.raises(Killed):
+        train(config)

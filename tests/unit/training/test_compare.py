@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from tests.unit.training.conftest import Configured, drawn, tar_of, write_export
 from vlmdata import progress
 from vlmdata.cli import main
 from vlmdata.errors import ConfigError, SourceError
 from vlmdata.training.compare import MEASURES, Interval, as_lines, compare
-
-
-@pytest.fixture(autouse=True)
-def _few_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Heard(progress.Listener):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.unit.training.conftest import PREPROCESS, VIT, Configured
+from tests.unit.training.conftest import PREPROCESS, Configured, hugging_face
 from vlmdata.errors import ConfigError
 from vlmdata.models.load import load_parts
 from vlmdata.models.source import describe, resolve
@@ -74,29 +74,6 @@ def test_a_folder_without_weights_is_a_model_with_new_ones(configured: Configure
     assert one.parts.preprocess["interpolation"] == PREPROCESS["interpolation"]
     assert torch.equal(one.parts.model.visual.proj, same.parts.model.visual.proj)
     assert not torch.equal(one.parts.model.visual.proj, other.parts.model.visual.proj)
-
-
-def hugging_face(folder: Path) -> Path:
-    """A folder of a tower of Hugging Face's, its tokenizer beside it, without weights."""
-    from transformers import BertConfig, BertTokenizerFast
-
-    folder.mkdir()
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "card"]
-    (folder / "vocab.txt").write_text("\n".join(words))
-    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
-    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    BertConfig(vocab_size=len(words), **size).save_pretrained(folder)
-    text = {
-        "hf_model_name": str(folder),
-        "hf_tokenizer_name": str(folder),
-        "hf_model_pretrained": False,
-        "context_length": 16,
-        "hf_proj_type": "linear",
-        "hf_pooler_type": "mean_pooler",
-    }
-    model = {"embed_dim": 16, "vision_cfg": VIT, "text_cfg": text}
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": model, "preprocess_cfg": PREPROCESS}))
-    return folder
 
 
 def test_a_hugging_face_tower_is_saved_with_what_it_needs(configured: Configured, tmp_path: Path) -> None:

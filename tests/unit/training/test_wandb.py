@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from tests.unit.training.conftest import Configured
 from vlmdata.errors import ConfigError
@@ -23,15 +22,11 @@ _BLOCK, _HEADER = 32_768, 7
 
 
 @pytest.fixture(autouse=True)
-def _nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def _nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nobody is logged in, and nothing that was set up on this machine counts."""
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def records(file: Path) -> Iterator[Any]:
