@@ -56,8 +56,10 @@ def _switch_off(model: Any) -> None:
     model.set_grad_checkpointing(False)
     # open_clip switches those of Hugging Face on, whatever it is told.
     transformer: Any = getattr(getattr(model, "text", None), "transformer", None)
-    if hasattr(transformer, "gradient_checkpointing_disable"):
-        transformer.gradient_checkpointing_disable()
+    for name in ("activation_checkpointing_disable", "gradient_checkpointing_disable"):  # since transformers 5, before
+        if hasattr(transformer, name):
+            getattr(transformer, name)()
+            break
 
 
 def _tokens(pair: Pair, context: int, device: str) -> Tensor:
