@@ -24,9 +24,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.integration.captioning import HASTY, QUICK, config, make_shard, open_attempts, outcomes
+from tests.integration.captioning import HASTY, PRICE, QUICK, USED, config, make_shard, open_attempts, outcomes
 from tests.integration.processes import wait_until
-from tests.integration.test_budget import PRICES, USED
 from tests.servers.faults import FaultServer, fault_server
 from vlmdata.captioning.journal.book import Account, Entry
 from vlmdata.captioning.journal.log import Log
@@ -209,7 +208,7 @@ class World:
         return [*self.server.scripts[number], *["ok"] * sent][:sent]
 
     def _config(self, start: Start) -> CaptionConfig:
-        free = config(self.server, prices=PRICES, concurrency=CONCURRENCY)
+        free = config(self.server, prices={"m": PRICE}, concurrency=CONCURRENCY)
         worst = worst_case(Asker.of(free).question(small=True), price_of(free))
         cost = None if start.worst_cases is None else start.worst_cases * worst / NANO
         return free.model_copy(update={"max_requests": start.requests, "max_cost": cost})
@@ -258,7 +257,7 @@ def test_a_notebook_that_was_interrupted_goes_on_in_the_same_process(
     running_faults.reset()
     running_faults.latency_s = 0.05
     before = make_shard(dataset, range(40))
-    settings_ = config(running_faults, prices=PRICES, concurrency=CONCURRENCY)
+    settings_ = config(running_faults, prices={"m": PRICE}, concurrency=CONCURRENCY)
     for stop_at in (6, 20):
         pressing = interrupt_once(stop_at, running_faults)
         with pytest.raises(KeyboardInterrupt):

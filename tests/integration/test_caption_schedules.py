@@ -25,9 +25,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.integration.captioning import HASTY, config
+from tests.integration.captioning import HASTY, PRICE, USED, config
 from tests.integration.seaweed import BUCKET, S3
-from tests.integration.test_budget import PRICES, USED
 from tests.integration.test_caption_properties import SAYS_ITS_USAGE
 from tests.servers.faults import (
     CAPTIONED,
@@ -222,7 +221,7 @@ class World:
     def __post_init__(self) -> None:
         self.pictures = len(self.scripts)
         self.images = [picture(number) for number in range(self.pictures)]
-        self.free = config(self.server, prices=PRICES, concurrency=CONCURRENCY, timeout_s=TIMEOUT_S)
+        self.free = config(self.server, prices={"m": PRICE}, concurrency=CONCURRENCY, timeout_s=TIMEOUT_S)
         self.asker = Asker.of(self.free)
         self.keys = self.asker.keys([sha256(image).hexdigest() for image in self.images])
 
