@@ -80,9 +80,10 @@ WITHOUT_CAPTION = (
     "vehicles/cycle/motorbike",
 )
 EMPTY_CAPTION = ("clothes/hikingboot", "food/fruit/cartoon/banana")
+#: So wrong that `starter` rejected them after each of ten trainings; most wrong captions it merely doubts.
 MISMATCHED = {
-    "animals/mammals/bears/cartoon/teddy_bear": "A steam locomotive crossing a bridge at night.",
-    "food/fruit/cartoon/pineapple": "Two police officers beside a parked motorcycle.",
+    "animals/mammals/bears/cartoon/teddy_bear": "A helicopter above a city.",
+    "food/fruit/cartoon/pineapple": "An airplane taking off from a runway.",
     "vehicles/masstransit/cartoon/schoolbus": "A red apple on a white table.",
 }
 LONG_CAPTION = "town/monuments/inukshuk-outline"

@@ -17,12 +17,13 @@ from starter.files import Folder
 from starter.rendering import apart, render, render_stamps
 from starter.stamps import ENGLISH, gallery, stamps
 from starter.tars import write_tar
-from starter.training import BATCH, EPOCHS, VIEWS, Item, Pairs, pairs_of, train
+from starter.training import Item, Pairs, pairs_of
 from vlmdata.models import starter
 from vlmdata.models.calibration import FILE_NAME, calibrate
-from vlmdata.models.source import read_config
-from vlmdata.models.starter.bridge import lay_bridge
-from vlmdata.models.starter.build import TRAINED, tower_hashes, untrained
+from vlmdata.models.starter.build import TRAINED, tower_hashes
+from vlmdata.training.config import TRAIN
+from vlmdata.training.engine.models import learner, load_weights
+from vlmdata.training.train import train
 
 # Places among a drawing's captions.
 TITLE, FULL = 0, 1
@@ -31,8 +32,6 @@ NOTE = "openclipart drawings that were not trained on, with their titles; by exa
 
 def main(options: Namespace) -> None:
     """Make the folder of `starter`."""
-    import torch
-
     drawings = openclipart(options.openclipart)
     for icons in fetch_emoji(options.work):
         drawings += icons.drawings.values()
@@ -42,19 +41,24 @@ def main(options: Namespace) -> None:
     held = [drawing for drawing in drawings if drawing.part == "held out" and drawing.key in pictures]
     measured_on = [*(pictures[drawing.key] for drawing in held), *stamp_pictures.values()]
     train_on = apart([drawing for drawing in drawings if drawing.part == "train"], pictures, measured_on)
-    write_tar(options.work / "drawings", samples(train_on, pictures))
 
-    torch.manual_seed(options.seed)  # the projections are drawn as the model is built
-    towers = Towers(untrained(read_config(starter.CONFIG)), options.work, "texts")
-    pairs = pairs_of(towers, pictures, [(d.key, d.captions()) for d in train_on], VIEWS)
+    config = TRAIN.read(
+        Path(__file__).with_name("english.yaml"),
+        [
+            f"data={write_tar(options.work / 'drawings', samples(train_on, pictures))}",
+            f"out={options.work / 'training'}",
+            f"seed={options.seed}",
+        ],
+    )
+    towers = Towers(learner(config).parts, options.work, "texts")
     held_out = pairs_of(towers, pictures, [(d.key, d.captions()) for d in held], 1)
     items: list[Item] = gallery(found, stamp_pictures, ENGLISH)
     described = pairs_of(towers, stamp_pictures, items, 1)
 
     model, folder = towers.parts.model, Folder(options.out, starter.NAME, starter.WEIGHTS.name)
-    lay_bridge(towers.parts)
     bridge = table(model, held_out, described)
-    train(model, pairs, EPOCHS)
+    story = train(config)
+    load_weights(model, Path(story["model"]))
     folder.save(model, TRAINED)
     folder.write_config(starter.CONFIG, towers=tower_hashes())
     trained = table(model, held_out, described)
@@ -76,14 +80,16 @@ def main(options: Namespace) -> None:
         count=len(train_on),
         sources=", ".join(f"{count:,} {source}" for source, count in sorted(sources.items())),
         seed=options.seed,
-        epochs=EPOCHS,
-        batch=BATCH,
+        steps=story["steps"],
+        stages="\n".join(f"  - {stage}" for stage in story["stages"]),
+        pairs=f"{story['data']['train']:,}",
+        batch=story["batch"]["effective"],
     )
     print(bridge, trained, sep="\n")
 
 
 def samples(drawings: list[Drawing], pictures: dict[str, Path]) -> Iterator[tuple[str, bytes, list[str]]]:
-    """Key, picture and captions of each, by key: for who trains something else on them."""
+    """Key, picture and captions of each, by key."""
     for drawing in sorted(drawings, key=lambda one: one.key):
         yield drawing.key, pictures[drawing.key].read_bytes(), drawing.captions()
 

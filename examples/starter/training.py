@@ -10,7 +10,7 @@ import numpy as np
 
 from starter.features import Towers
 
-EPOCHS, BATCH, RATE, DROPOUT, VIEWS = 20, 512, 1e-3, 0.5, 2
+BATCH, RATE, DROPOUT, VIEWS = 512, 1e-3, 0.5, 2
 
 
 @dataclass(frozen=True)
