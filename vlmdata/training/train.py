@@ -107,7 +107,7 @@ def _run(
 ) -> dict[str, Any]:
     from vlmdata.training.engine.checkpoints import checkpoints, load_state
     from vlmdata.training.engine.devices import hardware, precision_on
-    from vlmdata.training.engine.loop import Training, as_sentence, finished_model
+    from vlmdata.training.engine.loop import Training
     from vlmdata.training.engine.pair import Pair
 
     out = Path(config.out)
@@ -149,16 +149,23 @@ def _run(
             "warnings": read_warnings(out),
         }
         if here.first:
-            story["model"] = str(finished_model(training))
-            curves = draw_curves(out)
-            story["curves"] = curves.name if curves else None
-            write_card(out, story)
-            put_story(out, story)
-            log.say(f"done: {as_sentence(training.evaluations[-1])}")
+            _tell(out, story, training)
         here.barrier()
         return story
     finally:
         log.close()
+
+
+def _tell(out: Path, story: dict[str, Any], training: Training) -> None:
+    """Model, curves and card of a training that is done, and run.json, which names them."""
+    from vlmdata.training.engine.loop import as_sentence, finished_model
+
+    story["model"] = str(finished_model(training))
+    curves = draw_curves(out)
+    story["curves"] = curves.name if curves else None
+    write_card(out, story)
+    put_story(out, story)
+    training.log.say(f"done: {as_sentence(training.evaluations[-1])}")
 
 
 def _pairs(config: TrainConfig, learned: Learner, samples: Samples) -> Pairs:

@@ -41,7 +41,7 @@ class Training:
         pair: the model.
         title: what its progress is told under.
         step: steps that are done.
-        best: evaluations, newest last.
+        evaluations: so far, newest last.
     """
 
     config: TrainConfig
